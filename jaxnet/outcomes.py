@@ -1,0 +1,38 @@
+"""How a run ended, as an int32 that lives in arrays and a sentence that people read.
+
+A run ends in one of three ways: its epochs are exhausted, it stopped early, or it diverged. It is never called
+converged: a loss that stopped falling is not a proof of a minimum.
+"""
+
+EPOCHS_EXHAUSTED = 0
+STOPPED_EARLY = 1
+DIVERGED = 2
+
+
+def describe(code, epoch) -> str:
+    """The sentence of one outcome.
+
+    Args:
+        code: `fitted.outcome`, one of the three codes of this module.
+        epoch: `fitted.epochs_run`, the last epoch that was trained (from 1).
+
+    Raises:
+        ValueError: for a code that this module doesn't know.
+
+    >>> describe(STOPPED_EARLY, 12)
+    'stopped early after epoch 12: the validation loss had not improved for as many epochs as patience allows'
+    """
+    code, epoch = int(code), int(epoch)
+    if code == EPOCHS_EXHAUSTED:
+        return f"epochs exhausted: all {epoch} were run"
+    if code == STOPPED_EARLY:
+        return (
+            f"stopped early after epoch {epoch}: the validation loss had not improved for as many epochs "
+            "as patience allows"
+        )
+    if code == DIVERGED:
+        return (
+            f"diverged at epoch {epoch}: the training loss, the validation loss or a parameter was not finite "
+            "at its end"
+        )
+    raise ValueError(f"got outcome code {code}; expected 0, 1 or 2 (see jaxnet.outcomes)")
