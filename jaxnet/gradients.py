@@ -34,7 +34,9 @@ def weighted_mean(values, weight=None):
 def _weights(values, weight):
     """The weights in the rank and dtype of `values`, and their sum made safe to divide by."""
     if weight.shape != values.shape[:1]:
-        raise ValueError(f"got weights of shape {weight.shape} for {values.shape[0]} examples; expected one per example")
+        raise ValueError(
+            f"got weights of shape {weight.shape} for {values.shape[0]} examples; expected one per example"
+        )
     w = weight.astype(values.dtype)
     total = jnp.sum(w)
     return w.reshape(-1, *[1] * (values.ndim - 1)), jnp.where(total == 0, jnp.ones_like(total), total)
@@ -138,8 +140,9 @@ def penalized(gradient: GradientFunction, *, l2) -> GradientFunction:
     Raises:
         ValueError: for α < 0.
 
-    >>> zero = lambda params, state, batch, *, key=None, train=False: ((0.0, state), jax.tree.map(jnp.zeros_like, params))
     >>> params = {"w": jnp.array([3.0]), "b": jnp.array([9.0])}
+    >>> def zero(params, state, batch, *, key=None, train=False):
+    ...     return (0.0, state), jax.tree.map(jnp.zeros_like, params)
     >>> (loss, _), grads = penalized(zero, l2=2.0)(params, {}, ())
     >>> float(loss), float(grads["w"][0]), float(grads["b"][0])
     (9.0, 6.0, 0.0)

@@ -77,7 +77,7 @@ def _binary_accuracy(output, target):
 
 
 binary_accuracy = Metric("accuracy", _binary_accuracy)
-"""The share of an example's outputs z whose side of 0 is the target's side of ½. An output that isn't finite is wrong."""
+"""The share of an example's outputs z on the target's side (z > 0 for y > ½). One that isn't finite is wrong."""
 
 
 def _squared_residuals(output, target):

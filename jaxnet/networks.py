@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnet import activations, initializers
-from jaxnet.layers import Layer, activation as activation_layer, dense, dropout as dropout_layer, serial
+from jaxnet.layers import Layer, dense, serial
+from jaxnet.layers import activation as activation_layer
+from jaxnet.layers import dropout as dropout_layer
 
 
 def mlp(

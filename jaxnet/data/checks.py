@@ -1,0 +1,257 @@
+"""What is asked of data before anything compiles. Every error says what came, what was expected and what to do.
+
+`prepared(data)` checks the parts of `Data` that are concrete, and returns it with arrays of the dtypes that training
+uses: JAX's default float and 32-bit integers (64-bit under JAX_ENABLE_X64). Values inside a trace can't be checked;
+what is checked here by value turns into NaN there (see `jaxnet.losses`).
+"""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.data.sets import Data
+from jaxnet.layers import Layer
+from jaxnet.losses import Loss
+
+_narrowed = False  # whether this process has been told of 64-bit floats
+
+
+def concrete(tree: Any) -> bool:
+    """Whether every leaf holds values, rather than standing for them inside a trace.
+
+    >>> concrete({"x": np.zeros(3)}), jax.jit(lambda x: concrete(x))(1.0)
+    (True, Array(False, dtype=bool))
+    """
+    try:
+        for leaf in jax.tree.leaves(tree):
+            np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    except jax.errors.TracerArrayConversionError:
+        return False
+    return True
+
+
+def is_key(x: Any) -> bool:
+    """Whether `x` is a typed PRNG key (or an array of them).
+
+    >>> is_key(jax.random.key(0)), is_key(np.zeros(2, np.uint32))
+    (True, False)
+    """
+    return jnp.issubdtype(getattr(x, "dtype", np.dtype(bool)), jax.dtypes.prng_key)
+
+
+def check_key(key: Any) -> None:
+    """One typed threefry key.
+
+    Raises:
+        TypeError: for a raw key, a number, a key of another generator; ValueError: for several keys.
+
+    >>> check_key(jax.random.key(0))
+    """
+    if not is_key(key):
+        raise TypeError(f"got key {_described(key)}; expected a typed key: make one with jax.random.key(0)")
+    if str(jax.random.key_impl(key)) not in ("threefry2x32", "fry"):
+        raise TypeError(
+            f"got a key of the generator {jax.random.key_impl(key)}; expected threefry2x32, whose bits don't depend "
+            "on how many members run side by side: make one with jax.random.key(0, impl='threefry2x32')"
+        )
+    if key.shape != ():
+        raise ValueError(f"got {key.shape} keys; expected one: map over them with jax.vmap")
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """`value` as an int ≥ 1.
+
+    Raises:
+        ValueError, TypeError: with the name of the argument.
+
+    >>> positive_integer("epochs", np.int64(3))
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"got {name}={value!r}; expected a positive integer")
+    if value < 1:
+        raise ValueError(f"got {name}={value}; expected at least 1")
+    return int(value)
+
+
+def prepared(data: Data) -> Data:
+    """`data`, checked where it is concrete and in the dtypes of training; NumPy arrays are copied to the device.
+
+    Raises:
+        TypeError: not a `Data`; object, string or complex arrays; integers beyond 32 bits.
+        ValueError: empty sets, different lengths, NaN or infinity, negative weights or weights that are all 0,
+            rows out of range.
+
+    >>> prepared(Data((np.zeros((4, 2), "float32"), np.zeros(4, int)))).train[1].dtype
+    dtype('int32')
+    """
+    if not isinstance(data, Data):
+        raise TypeError(f"got data {_described(data)}; expected jn.Data((x, y)) or jn.Data((x, y), (x_valid, y_valid))")
+    train = prepared_set("train", data.train)
+    valid = None if data.valid is None else prepared_set("valid", data.valid)
+    if valid is not None:
+        _check_same_kind(train, valid)
+    rows = _prepared_rows("rows", data.rows, train)
+    return Data(train, valid, rows, _prepared_rows("valid_rows", data.valid_rows, train if valid is None else valid))
+
+
+def prepared_array(name: str, values: Any) -> Any:
+    """One array, checked (dtype, finite values) and in the dtype of training.
+
+    Raises:
+        TypeError, ValueError: as `prepared`.
+
+    >>> prepared_array("x", [[1, 2]]).dtype
+    dtype('int32')
+    """
+    if isinstance(values, jax.Array):
+        if not concrete(values):
+            return values
+        array = np.asarray(values)
+    else:
+        if hasattr(values, "toarray"):
+            raise TypeError(f"{name}: got a sparse matrix; expected a dense array: x.toarray()")
+        array = np.asarray(values)
+    if array.dtype.kind not in "fiub" and array.dtype != jnp.bfloat16:
+        raise TypeError(
+            f"{name}: got an array of dtype {array.dtype}; expected numbers: encode categories and text as numbers "
+            "(jn.data.load reads CSV files so)"
+        )
+    if array.dtype.kind in "iu":
+        limits = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
+        if array.size and (int(array.max()) > limits.max or int(array.min()) < limits.min):
+            raise ValueError(
+                f"{name}: got integers {array.min()}…{array.max()}; expected {limits.bits}-bit ones, which jax would "
+                "narrow silently: renumber them, or set JAX_ENABLE_X64=1"
+            )
+    elif array.dtype.kind != "b":
+        finite = np.isfinite(array)
+        if not finite.all():
+            at = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ValueError(
+                f"{name}: got {array[at]} at {list(at)}, {int((~finite).sum())} such values in all; expected finite "
+                "numbers: drop or fill the missing ones"
+            )
+    return values if isinstance(values, jax.Array) else jnp.array(_narrow(array))
+
+
+def check_targets(part: str, net: Layer, loss: Loss, params: Any, state: Any, examples: tuple) -> None:
+    """The set fits the network and the loss: shapes always, the targets' values where they are concrete.
+
+    Raises:
+        TypeError, ValueError: the network refuses x; the loss refuses y (shape, dtype, range of labels).
+
+    >>> from jaxnet import losses, mlp
+    >>> net = mlp([3])
+    >>> params, state = net.init(jax.random.key(0), (2,))
+    >>> check_targets("test", net, losses.softmax_cross_entropy, params, state, (jnp.zeros((1, 2)), jnp.array([3])))
+    Traceback (most recent call last):
+    ValueError: test set: softmax_cross_entropy: got label 3 at example 0; expected 0…2, since the network has 3 ...
+    """
+    x, y = examples[:2]
+    try:
+        output = jax.eval_shape(lambda p, s, a: net.apply(p, s, a)[0], params, state, x)
+        if isinstance(output, jax.ShapeDtypeStruct) and concrete(y):
+            loss.check(output, np.asarray(y))
+        jax.eval_shape(loss.value, output, y)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{part} set: {error}") from error
+
+
+def _narrow(array):
+    """64-bit floats and integers in JAX's defaults, float32 and int32 unless x64 is on; others as they are."""
+    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+        global _narrowed
+        if not _narrowed:
+            _narrowed = True
+            warnings.warn(
+                "float64 data are used as float32; set JAX_ENABLE_X64=1 to compute in float64 (said once)",
+                UserWarning,
+                stacklevel=5,
+            )
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        return array.astype(jax.dtypes.canonicalize_dtype(np.int64))
+    return array
+
+
+def prepared_set(part: str, examples: Any) -> tuple:
+    """One set (x, y[, weight]), checked and in the dtypes of training; `part` names it in errors.
+
+    Raises:
+        TypeError, ValueError: as `prepared`.
+
+    >>> prepared_set("test", (np.zeros((4, 2), "float32"), [0, 1, 1, 0]))[1].dtype
+    dtype('int32')
+    """
+    if not isinstance(examples, (tuple, list)) or len(examples) not in (2, 3):
+        raise TypeError(f"{part}: got {_described(examples)}; expected (x, y) or (x, y, weight)")
+    x = jax.tree_util.tree_map_with_path(
+        lambda path, a: prepared_array(f"{part} x{jax.tree_util.keystr(path)}", a), examples[0]
+    )
+    y = prepared_array(f"{part} y", examples[1])
+    weight = tuple(prepared_array(f"{part} weight", w) for w in examples[2:] if w is not None)
+    leaves = [(f"x{jax.tree_util.keystr(p)}", a) for p, a in jax.tree_util.tree_leaves_with_path(x)]
+    if not leaves:
+        raise ValueError(f"{part}: got x without any array; expected (n, …)")
+    for name, a in (*leaves, ("y", y), *(("weight", w) for w in weight)):
+        if a.ndim == 0:
+            raise ValueError(f"{part}: got {name} without axes; expected a first axis of examples, (n, …)")
+    lengths = {name: a.shape[0] for name, a in (*leaves, ("y", y), *(("weight", w) for w in weight))}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        raise ValueError(f"{part}: got different numbers of examples: {got}; expected the same in each")
+    if not lengths["y"]:
+        raise ValueError(f"{part}: got an empty set; expected at least one example")
+    if weight:
+        weight = (_prepared_weight(part, weight[0]),)
+    return (x, y, *weight)
+
+
+def _prepared_weight(part, weight):
+    if weight.ndim != 1:
+        raise ValueError(f"{part}: got weights of shape {weight.shape}; expected one per example, (n,)")
+    if concrete(weight):
+        values = np.asarray(weight)
+        if (values < 0).any():
+            at = int(np.argwhere(values < 0)[0][0])
+            raise ValueError(f"{part}: got weight {values[at]} at example {at}; expected weights ≥ 0")
+        if not values.any():
+            raise ValueError(f"{part}: got weights that are all 0; expected at least one above 0")
+    return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(jnp.result_type(float))
+
+
+def _prepared_rows(name, rows, examples):
+    if rows is None:
+        return None
+    if not concrete(rows):
+        return rows
+    array = np.asarray(rows)
+    if array.dtype == bool:
+        raise TypeError(f"{name}: got a mask of booleans; expected indices: np.flatnonzero(mask)")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got {array.dtype} of shape {array.shape}; expected integer indices (m,)")
+    if not array.size:
+        raise ValueError(f"{name}: got no rows; expected at least one")
+    count = jax.tree.leaves(examples)[0].shape[0]
+    if array.min() < 0 or array.max() >= count:
+        raise ValueError(f"{name}: got indices {array.min()}…{array.max()}; expected 0…{count - 1}")
+    return jnp.asarray(array, jnp.int32)
+
+
+def _check_same_kind(train, valid):
+    """Both sets look alike but for the number of examples."""
+    for name, a, b in (("x", train[0], valid[0]), ("y", train[1], valid[1])):
+        one, other = (jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tree) for tree in (a, b))
+        if one != other:
+            raise ValueError(f"valid {name}: got examples of shape {other}; expected {one} as in the training set")
+
+
+def _described(value) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of {value.dtype} with shape {tuple(value.shape)}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '…'}"

@@ -1,0 +1,435 @@
+"""Tables: a CSV file as people have them, to arrays, and the encoding that reads the next file alike.
+
+    table = read_csv(path, target)           x, y and the encoding inferred from this file
+    x, y = encode(path, table.encoding)      the same encoding for another file; y is None without the target
+
+The file: UTF-8 (with or without BOM), a header line of distinct names, then one example per line. The
+delimiter is whichever of comma, semicolon and tab splits the header into most names (comma on a tie). Cells
+are stripped; blank lines are skipped; missing are: empty, NA, N/A, NaN, null, None, ? (in any case).
+
+The columns: a feature column whose values are all numbers (1, -2.5, 3e4; no thousands separators, no decimal
+commas) becomes one column of x; any other becomes one 0/1 column for each of its values, sorted.
+
+The target: text is classified; so are whole numbers of 2 to 20 distinct values, each twice on average or
+more; other numbers are regressed; `task` overrides. A label is an int32, the position in `classes`.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from itertools import compress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnet.data.standardize import as_float, column_statistics
+
+__all__ = ["Column", "Encoding", "Table", "encode", "nearest", "read_csv"]
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+MOST_CATEGORIES = 100  # a column of text with more is probably an identifier
+MOST_INTEGER_CLASSES = 20  # a target of whole numbers with more is a quantity
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one feature column is encoded: kind "number" or "category", and what replaces a missing cell."""
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()  # of a category column, sorted
+    fill: float | str | None = None  # the training mean; "missing" for a category; None refuses
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the columns of a CSV file become x and y; frozen, hashable, and kept as JSON.
+
+    >>> columns = Column("size", "number"), Column("hue", "category", ("blue", "red"))
+    >>> encoding = Encoding(columns, "kind", ("iris", "rose"))
+    >>> encoding.feature_names
+    ('size', 'hue=blue', 'hue=red')
+    >>> Encoding.from_json(encoding.to_json()) == encoding
+    True
+    """
+
+    columns: tuple[Column, ...]  # features, in the order of x
+    target: str
+    classes: tuple[str, ...] | None = None  # label i means classes[i]; None: regression
+    ignored: tuple[str, ...] = ()  # columns of the file that are no features
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per column of x: `size` of a number, `hue=red` of a category."""
+        return tuple(
+            name
+            for column in self.columns
+            for name in ([f"{column.name}={c}" for c in column.categories] or [column.name])
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain lists, strings and numbers, for `json.dumps`."""
+        listed = asdict(self)
+        classes = None if self.classes is None else list(self.classes)
+        columns = [{**column, "categories": list(column["categories"])} for column in listed["columns"]]
+        return {**listed, "columns": columns, "classes": classes, "ignored": list(self.ignored)}
+
+    @staticmethod
+    def from_json(listed: dict[str, Any]) -> Encoding:
+        """The encoding that `to_json` listed; ValueError if it did not come from there."""
+        try:
+            columns = tuple(
+                Column(str(c["name"]), str(c["kind"]), tuple(map(str, c["categories"])), c["fill"])
+                for c in listed["columns"]
+            )
+            classes = None if listed["classes"] is None else tuple(map(str, listed["classes"]))
+            encoding = Encoding(columns, str(listed["target"]), classes, tuple(map(str, listed["ignored"])))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"encoding: got a listing that to_json did not make ({error!r})") from error
+        for c in columns:
+            number = c.kind == "number" and not c.categories and isinstance(c.fill, (int, float, type(None)))
+            category = c.kind == "category" and c.categories and c.fill in (None, *c.categories)
+            if not (number or category):
+                raise ValueError(f"encoding: got {c}, expected a number or category column of to_json")
+        return encoding
+
+
+class Table(NamedTuple):
+    """A CSV file as arrays."""
+
+    x: np.ndarray  # (n, len(encoding.feature_names)), default float
+    y: np.ndarray  # (n,), int32 labels or default float
+    encoding: Encoding
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    target: str,
+    *,
+    task: str | None = None,
+    missing: str = "refuse",
+    ignore: Collection[str] = (),
+) -> Table:
+    """Read a CSV file into features x, target y, and the encoding that reads the next file alike.
+
+    Args:
+        path: the file.
+        target: name of the column to predict.
+        task: "classification", "regression", or None for the rule at the top of this module.
+        missing: "refuse" raises with the places; "drop" drops those rows; "mean" puts the column's mean in
+            number columns and the category "missing" in others (a missing target is refused).
+        ignore: names of columns that are no features (identifiers, comments).
+
+    Raises:
+        FileNotFoundError: no such file.
+        TypeError, ValueError: the file is no such table, or an argument does not fit it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "flowers.csv")
+    ...     _ = path.write_text("width,hue,kind\\n1.5,red,iris\\n2.5,blue,rose\\n3.5,red,rose\\n")
+    ...     table = read_csv(path, "kind")
+    >>> table.x.tolist(), table.y.tolist(), table.encoding.classes
+    ([[1.5, 0.0, 1.0], [2.5, 1.0, 0.0], [3.5, 0.0, 1.0]], [0, 1, 1], ('iris', 'rose'))
+    """
+    if task not in (None, "classification", "regression"):
+        raise ValueError(f"task: got {task!r}, expected None, 'classification' or 'regression'")
+    if missing not in ("refuse", "drop", "mean"):
+        raise ValueError(f"missing: got {missing!r}, expected 'refuse', 'drop' or 'mean'")
+    file = _read(path)
+    ignored = _names("ignore", ignore)
+    if not isinstance(target, str):
+        raise TypeError(f"target: got {target!r}, expected one of the columns {_list(file.columns)}")
+    for name in (target, *ignored):
+        file.require(name)
+    features = [name for name in file.columns if name not in (target, *ignored)]
+    if not features or target in ignored:
+        raise ValueError(
+            f"{file.path}: got target {target!r} and ignore={ignored} of the columns {_list(file.columns)}; "
+            "expected at least one feature besides, and a target that is not ignored"
+        )
+    if missing == "drop":
+        file = file.without_missing([*features, target])
+    elif missing == "mean":
+        file.refuse_missing([target], " or pass missing='drop'")
+    else:
+        file.refuse_missing([*features, target], " or pass missing='drop' or missing='mean'")
+    columns = tuple(_infer_column(file, name, missing) for name in features)
+    encoding = Encoding(columns, target, _infer_classes(file, target, task), ignored)
+    return Table(_features(file, encoding), _targets(file, encoding), encoding)
+
+
+def encode(
+    path: str | os.PathLike[str], encoding: Encoding, *, ignore: Collection[str] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read another CSV file by an encoding: x, and y or None where the file has no target column.
+
+    Columns may come in another order. A column that is neither feature nor target, nor ignored by the
+    encoding or by `ignore`, is refused, as are unknown categories and classes. No row is ever dropped: a
+    missing cell is filled as in the training file, or refused where that had nothing to fill it with.
+
+    Raises:
+        FileNotFoundError: no such file.
+        TypeError, ValueError: the file does not fit the encoding; the sentence says where.
+
+    >>> import tempfile
+    >>> columns = Column("width", "number"), Column("hue", "category", ("blue", "red"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "new.csv")
+    ...     _ = path.write_text("hue;width\\nred;4.5\\n")
+    ...     x, y = encode(path, Encoding(columns, "kind", ("iris", "rose")))
+    >>> x.tolist(), y
+    ([[4.5, 0.0, 1.0]], None)
+    """
+    if not isinstance(encoding, Encoding):
+        raise TypeError(f"encoding: got {type(encoding).__name__}, expected read_csv(...).encoding")
+    file = _read(path)
+    features = [column.name for column in encoding.columns]
+    for name in features:
+        file.require(name)
+    known = {*features, encoding.target, *encoding.ignored, *_names("ignore", ignore)}
+    extra = [name for name in file.columns if name not in known]
+    if extra:
+        raise ValueError(
+            f"{file.path}: got columns that training did not see, {_list(extra)}; expected the features "
+            f"{_list(features)} and perhaps the target {encoding.target!r}: name the others in ignore="
+        )
+    unfilled = [column.name for column in encoding.columns if column.fill is None]
+    file.refuse_missing(unfilled, "; nothing to fill them with was learned in training (missing='mean')")
+    x = _features(file, encoding)
+    if encoding.target not in file.columns:
+        return x, None
+    file.refuse_missing([encoding.target], ", or delete the whole column to go without targets")
+    return x, _targets(file, encoding)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence part that names the known name nearest to a misspelt one; "" if none is near.
+
+    >>> nearest("digit", ["digits", "wine"])
+    " Did you mean 'digits'?"
+    """
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    return f" Did you mean {by_folded[close[0]]!r}?" if close else ""
+
+
+class _File(NamedTuple):
+    """A CSV file as text: stripped cells by column, None where missing."""
+
+    path: Path
+    columns: dict[str, list[str | None]]
+    lines: list[int]  # the line of the file that each row ends on
+
+    def require(self, name: str) -> None:
+        if name not in self.columns:
+            raise ValueError(
+                f"{self.path}: got no column {name!r}, expected it among those of the first line: "
+                f"{_list(self.columns)}.{nearest(name, self.columns)}"
+            )
+
+    def without_missing(self, names: list[str]) -> _File:
+        complete = [None not in cells for cells in zip(*(self.columns[name] for name in names), strict=True)]
+        if not any(complete):
+            raise ValueError(
+                f"{self.path}: got a missing value in every row, expected complete rows; see ignore="
+            )
+        columns = {name: list(compress(self.columns[name], complete)) for name in names}
+        return _File(self.path, columns, list(compress(self.lines, complete)))
+
+    def refuse_missing(self, names: list[str], cure: str) -> None:
+        missing = [name for name in names if None in self.columns[name]]
+        if missing:
+            places = (
+                f"{self.columns[name].count(None)} in column {name!r} (first in line "
+                f"{self.lines[self.columns[name].index(None)]})"
+                for name in missing[:10]
+            )
+            more = f" and in {len(missing) - 10} more columns" if len(missing) > 10 else ""
+            raise ValueError(
+                f"{self.path}: got missing values, {', '.join(places)}{more}; expected none: "
+                f"fill them in{cure}"
+            )
+
+
+def _read(path: str | os.PathLike[str]) -> _File:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: got {type(path).__name__}, expected the path of a CSV file")
+    path = Path(path)
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: got {got}, expected a CSV file; mind the working folder")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: got bytes that are not UTF-8 ({error}); save it as CSV UTF-8") from error
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
+    widths = {d: len(next(csv.reader([first], delimiter=d, skipinitialspace=True), ())) for d in ",;\t"}
+    delimiter = max(widths, key=lambda d: widths[d])
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:  # a row of one blank cell is a blank line
+        rows = [(row, reader.line_num) for row in reader if len(row) > 1 or "".join(row).strip()]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: got broken CSV, seen in line {reader.line_num} ({error}); mend it"
+        ) from error
+    names = [name.strip() for name in rows[0][0]] if rows else []
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if not names or repeated or "" in names or all(_number(name) is not None for name in names):
+        got = _list(repeated or names) + " repeated" * bool(repeated) if names else "an empty file"
+        raise ValueError(
+            f"{path}: got {got}, expected a header of distinct names, none empty, not all numbers"
+        )
+    if len(rows) == 1:
+        raise ValueError(f"{path}: got a header and no rows, expected at least one example")
+    for row, line in rows:
+        if len(row) != len(names):
+            raise ValueError(
+                f"{path}: got {len(row)} cells in line {line}, expected {len(names)} as in the header "
+                f"(delimiter {delimiter!r}); quote cells that contain the delimiter"
+            )
+    columns: dict[str, list[str | None]] = {}
+    for name, cells in zip(names, zip(*(row for row, _ in rows[1:]), strict=True), strict=True):
+        stripped = {cell: cell.strip() for cell in set(cells)}
+        meaning = {cell: None if bare.casefold() in MISSING else bare for cell, bare in stripped.items()}
+        columns[name] = [meaning[cell] for cell in cells]
+    return _File(path, columns, [line for _, line in rows[1:]])
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def _numbers(file: _File, name: str) -> tuple[list[float], int | None]:
+    """The numbers of a column, NaN where missing; and the row of the first cell that is no number, if any."""
+    cells = file.columns[name]
+    numbers: list[float] = []
+    for row, cell in enumerate(cells):
+        number = math.nan if cell is None else _number(cell)
+        if number is None:
+            return numbers, row
+        numbers.append(number)
+    for row, number in enumerate(numbers):
+        if not math.isfinite(number) and cells[row] is not None:
+            raise ValueError(
+                f"{_at(file, name, row)}; expected a finite number; replace it or leave it empty"
+            )
+    return numbers, None
+
+
+def _positions(file: _File, name: str, cells: list[str | None], known: tuple[str, ...]) -> np.ndarray:
+    """The position of each cell among the known values."""
+    index: dict[str | None, int] = {value: position for position, value in enumerate(known)}
+    for row, cell in enumerate(cells):
+        if cell not in index:
+            raise ValueError(f"{_at(file, name, row)}; expected {_list(known)}.{nearest(str(cell), known)}")
+    return np.array([index[cell] for cell in cells], np.int32)
+
+
+def _infer_column(file: _File, name: str, missing: str) -> Column:
+    cells = file.columns[name]
+    present = {cell for cell in cells if cell is not None}
+    if not present:
+        raise ValueError(f"{file.path}: got no value in column {name!r}, expected some; see ignore=")
+    numbers, row = _numbers(file, name)
+    if row is None:
+        values = [number for number in numbers if not math.isnan(number)]
+        mean = float(column_statistics(values).mean)
+        return Column(name, "number", fill=mean if missing == "mean" else None)
+    fill = "missing" if None in cells else None
+    categories = tuple(sorted(present | ({fill} if fill else set())))
+    if len(categories) > MOST_CATEGORIES:
+        raise ValueError(
+            f"{_at(file, name, row)}, no number, and {len(categories)} different values; expected numbers "
+            f"(no thousands separators, no decimal commas) or at most {MOST_CATEGORIES} categories; "
+            "a column that identifies examples belongs in ignore="
+        )
+    return Column(name, "category", categories, fill)
+
+
+def _infer_classes(file: _File, target: str, task: str | None) -> tuple[str, ...] | None:
+    numbers, row = _numbers(file, target)
+    if row is None:
+        distinct = sorted(set(numbers))
+        whole = all(number.is_integer() for number in distinct)
+        few = 2 <= len(distinct) <= MOST_INTEGER_CLASSES and len(numbers) >= 2 * len(distinct)
+        if task == "regression" or (task is None and not (whole and few)):
+            return None
+        classes = tuple(map(_class_name, distinct))
+    elif task == "regression":
+        raise ValueError(f"{_at(file, target, row)}; expected numbers only, for task='regression'")
+    else:
+        classes = tuple(sorted({cell for cell in file.columns[target] if cell is not None}))
+        if task is None and len(classes) > MOST_CATEGORIES:
+            raise ValueError(
+                f"{_at(file, target, row)}, no number, and {len(classes)} different values; expected numbers "
+                f"or at most {MOST_CATEGORIES} classes; if they are classes, pass task='classification'"
+            )
+    if len(classes) < 2:
+        raise ValueError(
+            f"{file.path}: got only {classes[0]!r} in target {target!r}, expected two classes or more"
+        )
+    return classes
+
+
+def _class_name(number: float) -> str:
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def _features(file: _File, encoding: Encoding) -> np.ndarray:
+    parts = []
+    for column in encoding.columns:
+        if column.kind == "number":
+            numbers, row = _numbers(file, column.name)
+            if row is not None:
+                raise ValueError(f"{_at(file, column.name, row)}; expected a number, as in training")
+            values = np.array(numbers)
+            values[np.isnan(values)] = column.fill
+            parts.append(as_float(values, f"{file.path}: column {column.name!r}")[:, None])
+        else:
+            fill = None if column.fill is None else str(column.fill)
+            cells = [fill if cell is None else cell for cell in file.columns[column.name]]
+            positions = _positions(file, column.name, cells, column.categories)
+            parts.append(as_float(np.eye(len(column.categories)), column.name)[positions])
+    return np.concatenate(parts, axis=1)
+
+
+def _targets(file: _File, encoding: Encoding) -> np.ndarray:
+    name, classes = encoding.target, encoding.classes
+    if classes is None:
+        numbers, row = _numbers(file, name)
+        if row is not None:
+            raise ValueError(f"{_at(file, name, row)}; expected a number, as in training")
+        return as_float(numbers, f"{file.path}: column {name!r}")
+    cells = file.columns[name]
+    if all(_number(c) is not None for c in classes):  # written 1 or 1.0: the same class
+        numbers_or_none = [_number(cell or "") for cell in cells]
+        cells = [c if n is None else _class_name(n) for c, n in zip(cells, numbers_or_none, strict=True)]
+    return _positions(file, name, cells, classes)
+
+
+def _at(file: _File, name: str, row: int) -> str:
+    return f"{file.path}: got {file.columns[name][row]!r} in line {file.lines[row]}, column {name!r}"
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _names(what: str, names: Collection[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{what}: got {names!r}, expected a list of column names")
+    return tuple(names)
