@@ -1,58 +1,82 @@
-"""jaxnet: train networks of MLP size, and whole studies of them, as pure JAX functions."""
+"""jaxnet: train networks of MLP size, and whole studies of them, as pure JAX functions.
+
+Names are imported when first used, so that `import jaxnet` and `jaxnet --help` don't wait for jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-from jaxnet import activations, data, initializers, layers, losses, metrics, networks, outcomes, training
-from jaxnet.data import Data
-from jaxnet.gradients import backprop, loss_and_grad, penalized
-from jaxnet.layers import Layer, dense, dropout, identity, relu, serial, sigmoid, softmax, softplus, tanh
-from jaxnet.networks import mlp
-from jaxnet.training import (
-    Fitted,
-    Program,
-    TrainState,
-    evaluate,
-    fit,
-    predict,
-    program,
-    run,
-    train_state,
-    train_step,
-)
+_ROOMS = (
+    "activations", "checkpoint", "data", "gradients", "initializers", "layers", "losses", "metrics", "networks",
+    "outcomes", "testing", "training",
+)  # fmt: skip
+_HOMES = {
+    "data": ("Data",),
+    "gradients": ("backprop", "loss_and_grad", "penalized"),
+    "layers": (
+        "Layer", "dense", "dropout", "identity", "relu", "serial", "sigmoid", "softmax", "softplus", "tanh",
+    ),
+    "networks": ("mlp",),
+    "training": (
+        "Fitted", "Program", "TrainState", "evaluate", "fit", "predict", "program", "run", "train_state", "train_step",
+    ),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "Data",
-    "Fitted",
-    "Layer",
-    "Program",
-    "TrainState",
-    "activations",
-    "backprop",
-    "data",
-    "dense",
-    "dropout",
-    "evaluate",
-    "fit",
-    "identity",
-    "initializers",
-    "layers",
-    "loss_and_grad",
-    "losses",
-    "metrics",
-    "mlp",
-    "networks",
-    "outcomes",
-    "penalized",
-    "predict",
-    "program",
-    "relu",
-    "run",
-    "serial",
-    "sigmoid",
-    "softmax",
-    "softplus",
-    "tanh",
-    "train_state",
-    "train_step",
-    "training",
-]
+__all__ = ["__version__", *sorted((*_ROOMS, *_HOME_OF))]
+
+
+def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"jaxnet.{name}")
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f"jaxnet.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'jaxnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if TYPE_CHECKING:
+    from jaxnet import activations as activations
+    from jaxnet import checkpoint as checkpoint
+    from jaxnet import data as data
+    from jaxnet import gradients as gradients
+    from jaxnet import initializers as initializers
+    from jaxnet import layers as layers
+    from jaxnet import losses as losses
+    from jaxnet import metrics as metrics
+    from jaxnet import networks as networks
+    from jaxnet import outcomes as outcomes
+    from jaxnet import testing as testing
+    from jaxnet import training as training
+    from jaxnet.data import Data as Data
+    from jaxnet.gradients import backprop as backprop
+    from jaxnet.gradients import loss_and_grad as loss_and_grad
+    from jaxnet.gradients import penalized as penalized
+    from jaxnet.layers import Layer as Layer
+    from jaxnet.layers import dense as dense
+    from jaxnet.layers import dropout as dropout
+    from jaxnet.layers import identity as identity
+    from jaxnet.layers import relu as relu
+    from jaxnet.layers import serial as serial
+    from jaxnet.layers import sigmoid as sigmoid
+    from jaxnet.layers import softmax as softmax
+    from jaxnet.layers import softplus as softplus
+    from jaxnet.layers import tanh as tanh
+    from jaxnet.networks import mlp as mlp
+    from jaxnet.training import Fitted as Fitted
+    from jaxnet.training import Program as Program
+    from jaxnet.training import TrainState as TrainState
+    from jaxnet.training import evaluate as evaluate
+    from jaxnet.training import fit as fit
+    from jaxnet.training import predict as predict
+    from jaxnet.training import program as program
+    from jaxnet.training import run as run
+    from jaxnet.training import train_state as train_state
+    from jaxnet.training import train_step as train_step

@@ -138,27 +138,36 @@ def prepared_array(name: str, values: Any) -> Any:
     return values if isinstance(values, jax.Array) else jnp.array(_narrow(array))
 
 
-def check_targets(part: str, net: Layer, loss: Loss, params: Any, state: Any, examples: tuple) -> None:
-    """The set fits the network and the loss: shapes always, the targets' values where they are concrete.
+def outputs_of(net: Layer, loss: Loss, params: Any, state: Any, examples: tuple) -> Any:
+    """The shapes of the network's outputs on the set, after both network and loss have accepted it; computes nothing.
 
     Raises:
-        TypeError, ValueError: the network refuses x; the loss refuses y (shape, dtype, range of labels).
+        TypeError, ValueError: what the network or the loss says of the shapes and dtypes.
 
     >>> from jaxnet import losses, mlp
     >>> net = mlp([3])
     >>> params, state = net.init(jax.random.key(0), (2,))
-    >>> check_targets("test", net, losses.softmax_cross_entropy, params, state, (jnp.zeros((1, 2)), jnp.array([3])))
-    Traceback (most recent call last):
-    ValueError: test set: softmax_cross_entropy: got label 3 at example 0; expected 0…2, since the network has 3 ...
+    >>> outputs_of(net, losses.softmax_cross_entropy, params, state, (jnp.zeros((5, 2)), jnp.zeros(5, int))).shape
+    (5, 3)
     """
-    x, y = examples[:2]
-    try:
-        output = jax.eval_shape(lambda p, s, a: net.apply(p, s, a)[0], params, state, x)
-        if isinstance(output, jax.ShapeDtypeStruct) and concrete(y):
-            loss.check(output, np.asarray(y))
-        jax.eval_shape(loss.value, output, y)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{part} set: {error}") from error
+    output = jax.eval_shape(lambda p, s, x: net.apply(p, s, x)[0], params, state, examples[0])
+    jax.eval_shape(loss.value, output, examples[1])
+    return output
+
+
+def check_targets(loss: Loss, output: Any, y: Any) -> None:
+    """The values of concrete targets suit the loss and the number of outputs.
+
+    Raises:
+        TypeError, ValueError: what the loss says of them.
+
+    >>> from jaxnet import losses
+    >>> check_targets(losses.softmax_cross_entropy, jax.ShapeDtypeStruct((1, 3), jnp.float32), jnp.array([3]))
+    Traceback (most recent call last):
+    ValueError: softmax_cross_entropy: got label 3 at example 0; expected 0…2, since the network has 3 outputs: ...
+    """
+    if isinstance(output, jax.ShapeDtypeStruct) and concrete(y):
+        loss.check(output, np.asarray(y))
 
 
 def _narrow(array):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnet.data.checks import check_targets, prepared_array, prepared_set
+from jaxnet.data.checks import check_targets, outputs_of, prepared_array, prepared_set
 from jaxnet.data.sets import number_of_examples, take
 from jaxnet.gradients import weighted_mean
 from jaxnet.layers import Layer
@@ -144,7 +144,7 @@ def evaluate(
     """
     loss = as_loss(loss)
     examples = prepared_set("test", examples)
-    check_targets("test", net, loss, fitted.params, fitted.state, examples)
+    check_targets(loss, outputs_of(net, loss, fitted.params, fitted.state, examples), examples[1])
     x, y, *weight = examples
     output = predict(net, fitted, x, size=size)
     result = {"loss": weighted_mean(loss.value(output, y), *weight)}

@@ -19,7 +19,7 @@ import optax
 from jax import Array
 
 from jaxnet import outcomes
-from jaxnet.data.checks import check_targets, concrete, positive_integer, prepared_array
+from jaxnet.data.checks import check_targets, concrete, outputs_of, positive_integer, prepared_array
 from jaxnet.data.sets import Data, take
 from jaxnet.gradients import GradientFunction, loss_and_grad
 from jaxnet.layers import Layer, spec_of
@@ -215,6 +215,18 @@ def program(
     def finish(carry: Carry, rows: dict[str, Array]) -> Fitted:
         return Fitted(carry.params, carry.state, rows, carry.metrics, carry.best_epoch, carry.epoch, carry.outcome)
 
+    traced: dict[Any, Any] = {}  # what `shapes` found, so that the next run on data of the same shapes starts at once
+
+    def shapes(data: Data):
+        """The shapes of the parameters, and of the outputs on each set, by tracing network and loss once."""
+        leaves, tree = jax.tree.flatten(data)
+        known = (tree, tuple((a.shape, str(a.dtype)) for a in leaves))
+        if known not in traced:
+            fresh, state = jax.eval_shape(initial, jax.random.key(0), data)
+            sets = {"train": data.train} | ({} if data.valid is None else {"valid": data.valid})
+            traced[known] = fresh, {part: outputs_of(net, loss, fresh, state, s) for part, s in sets.items()}
+        return traced[known]
+
     def check(data: Data, params=None) -> None:
         if batch_size > data.size:
             raise ValueError(
@@ -225,12 +237,12 @@ def program(
                 f"got patience={patience} without a validation set; expected one to stop by: jn.Data(train, valid), or "
                 "patience=None"
             )
-        fresh, state = jax.eval_shape(initial, jax.random.key(0), data)
+        fresh, outputs = shapes(data)
         if params is not None:
             check_params(params, fresh)
-        check_targets("training", net, loss, fresh, state, data.train)
-        if data.valid is not None:
-            check_targets("validation", net, loss, fresh, state, data.valid)
+        for part, examples in (("train", data.train), ("valid", data.valid)):
+            if examples is not None:
+                check_targets(loss, outputs[part], examples[1])
 
     return Program(start, epoch, finish, check, patience)
 
