@@ -102,9 +102,7 @@ def load(
     )
     for option, given, users in options:
         if given and name not in users and suffix not in users:
-            raise ValueError(
-                f"{option}: got a value with {name!r}, expected it only with {' or '.join(users)}"
-            )
+            raise ValueError(f"{option}: got a value with {name!r}, expected it only with {' or '.join(users)}")
     if name == "fashion_mnist":
         return _fashion_mnist(FOLDER if folder is None else Path(folder), part, images)
     if name in BUNDLED:
@@ -183,9 +181,7 @@ def _parse_idx(content: bytes, path: Path) -> np.ndarray:
     axes = content[3] if len(content) >= 4 else 0
     start = 4 + 4 * axes
     if len(content) < start or content[:2] != b"\0\0" or content[2] not in IDX_TYPES or not 1 <= axes <= 32:
-        raise ValueError(
-            f"{path}: got the first bytes {content[:8].hex()}, expected the header of an IDX file"
-        )
+        raise ValueError(f"{path}: got the first bytes {content[:8].hex()}, expected the header of an IDX file")
     shape = tuple(int(length) for length in np.frombuffer(content, ">u4", axes, offset=4))
     dtype = np.dtype(IDX_TYPES[content[2]])
     stated = math.prod(shape) * dtype.itemsize
@@ -211,34 +207,22 @@ def _npz(path: Path) -> tuple[np.ndarray, ...]:
             f"{path}: got a file that NumPy cannot read ({error}); expected arrays of numbers by np.savez"
         ) from error
     if names not in (["x", "y"], ["weight", "x", "y"]):
-        raise ValueError(
-            f"{path}: got arrays named {names}, expected x, y and perhaps weight; rename or drop others"
-        )
+        raise ValueError(f"{path}: got arrays named {names}, expected x, y and perhaps weight; rename or drop others")
     result = tuple(_numeric(array, f"{path}: {name}", name) for name, array in arrays.items())
     sizes = [len(array) for array in result]
     if len(set(sizes)) > 1 or sizes[0] == 0:
-        raise ValueError(
-            f"{path}: got {sizes} examples in {list(arrays)}, expected the same number, at least 1"
-        )
+        raise ValueError(f"{path}: got {sizes} examples in {list(arrays)}, expected the same number, at least 1")
     if len(result) == 3 and (result[2].ndim != 1 or (result[2] < 0).any() or not result[2].any()):
-        raise ValueError(
-            f"{path}: got a weight that is not one number per example, none negative, some above 0"
-        )
+        raise ValueError(f"{path}: got a weight that is not one number per example, none negative, some above 0")
     return result
 
 
 def _numeric(array: np.ndarray, what: str, name: str) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim == 0:
-        got = (
-            f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        )
-        raise ValueError(
-            f"{what}: got {got}, expected numbers with a leading example axis; convert them first"
-        )
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{what}: got {got}, expected numbers with a leading example axis; convert them first")
     if array.dtype.kind == "f" or name == "weight":
         return as_float(array, what)
     if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
-        raise ValueError(
-            f"{what}: got integers from {array.min()} to {array.max()}, expected such as fit int32"
-        )
+        raise ValueError(f"{what}: got integers from {array.min()} to {array.max()}, expected such as fit int32")
     return array.astype(np.int32)

@@ -109,9 +109,7 @@ def _count_examples(data: Any) -> int:
         for path, leaf in leaves:
             where = name + jax.tree_util.keystr(path)
             if not hasattr(leaf, "shape"):
-                raise TypeError(
-                    f"data: got {where} of type {type(leaf).__name__}, expected an array (n, ...)"
-                )
+                raise TypeError(f"data: got {where} of type {type(leaf).__name__}, expected an array (n, ...)")
             if not leaf.shape:
                 raise ValueError(f"data: got {where} of shape (), expected a leading example axis")
             sizes[where] = leaf.shape[0]
@@ -128,9 +126,7 @@ def _count_held(share: Any, n: int) -> int:
         raise ValueError(f"data: got {n} examples, expected at least 2 to split")
     if isinstance(share, numbers.Integral):
         if not 1 <= int(share) <= n - 1:
-            raise ValueError(
-                f"share: got {share} examples of {n}, expected 1 to {n - 1} so that neither part is empty"
-            )
+            raise ValueError(f"share: got {share} examples of {n}, expected 1 to {n - 1} so that neither part is empty")
         return int(share)
     if not 0 < float(share) < 1:
         raise ValueError(f"share: got {share!r}, expected a float in (0, 1), or an int to count examples")

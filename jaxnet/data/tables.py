@@ -239,9 +239,7 @@ class _File(NamedTuple):
     def without_missing(self, names: list[str]) -> _File:
         complete = [None not in cells for cells in zip(*(self.columns[name] for name in names), strict=True)]
         if not any(complete):
-            raise ValueError(
-                f"{self.path}: got a missing value in every row, expected complete rows; see ignore="
-            )
+            raise ValueError(f"{self.path}: got a missing value in every row, expected complete rows; see ignore=")
         columns = {name: list(compress(self.columns[name], complete)) for name in names}
         return _File(self.path, columns, list(compress(self.lines, complete)))
 
@@ -255,8 +253,7 @@ class _File(NamedTuple):
             )
             more = f" and in {len(missing) - 10} more columns" if len(missing) > 10 else ""
             raise ValueError(
-                f"{self.path}: got missing values, {', '.join(places)}{more}; expected none: "
-                f"fill them in{cure}"
+                f"{self.path}: got missing values, {', '.join(places)}{more}; expected none: fill them in{cure}"
             )
 
 
@@ -279,16 +276,12 @@ def _read(path: str | os.PathLike[str]) -> _File:
     try:  # a row of one blank cell is a blank line
         rows = [(row, reader.line_num) for row in reader if len(row) > 1 or "".join(row).strip()]
     except csv.Error as error:
-        raise ValueError(
-            f"{path}: got broken CSV, seen in line {reader.line_num} ({error}); mend it"
-        ) from error
+        raise ValueError(f"{path}: got broken CSV, seen in line {reader.line_num} ({error}); mend it") from error
     names = [name.strip() for name in rows[0][0]] if rows else []
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if not names or repeated or "" in names or all(_number(name) is not None for name in names):
         got = _list(repeated or names) + " repeated" * bool(repeated) if names else "an empty file"
-        raise ValueError(
-            f"{path}: got {got}, expected a header of distinct names, none empty, not all numbers"
-        )
+        raise ValueError(f"{path}: got {got}, expected a header of distinct names, none empty, not all numbers")
     if len(rows) == 1:
         raise ValueError(f"{path}: got a header and no rows, expected at least one example")
     for row, line in rows:
@@ -323,9 +316,7 @@ def _numbers(file: _File, name: str) -> tuple[list[float], int | None]:
         numbers.append(number)
     for row, number in enumerate(numbers):
         if not math.isfinite(number) and cells[row] is not None:
-            raise ValueError(
-                f"{_at(file, name, row)}; expected a finite number; replace it or leave it empty"
-            )
+            raise ValueError(f"{_at(file, name, row)}; expected a finite number; replace it or leave it empty")
     return numbers, None
 
 
@@ -378,9 +369,7 @@ def _infer_classes(file: _File, target: str, task: str | None) -> tuple[str, ...
                 f"or at most {MOST_CATEGORIES} classes; if they are classes, pass task='classification'"
             )
     if len(classes) < 2:
-        raise ValueError(
-            f"{file.path}: got only {classes[0]!r} in target {target!r}, expected two classes or more"
-        )
+        raise ValueError(f"{file.path}: got only {classes[0]!r} in target {target!r}, expected two classes or more")
     return classes
 
 

@@ -1,0 +1,276 @@
+"""The demo's page: well formed, self-contained, honest about what is missing, and the same twice."""
+
+import builtins
+import dataclasses
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxnet.report import DemoResults, Mistake, ProofRow, write_demo
+from jaxnet.report.figures import COLOURS, confidence_band, wilson_interval
+
+VOID = {"meta", "br", "img"}
+
+
+def results(epochs=60, seeds=8, mistakes=40, **changes):
+    """What a run on the digits may leave: a stopped run, eight rates of which the last diverges in part."""
+    random = np.random.default_rng(0)
+    epoch, stop = np.arange(epochs), max(1, epochs - 5)
+    history = {
+        "train_loss": 2.2 * np.exp(-epoch / 6) + 0.01,
+        "valid_loss": 2.1 * np.exp(-epoch / 5) + 0.12 + 0.001 * epoch,
+        "valid_accuracy": 0.97 - 0.6 * np.exp(-epoch / 4),
+    }
+    history = {name: np.where(epoch < stop, v, np.nan) for name, v in history.items()}
+    rates = np.logspace(-4, 0, 8)
+    accuracies = np.clip(0.95 - 0.05 * np.log10(rates / 0.01)[:, None] ** 2, 0.1, 1)
+    accuracies = accuracies + 0.01 * random.standard_normal((8, seeds))
+    accuracies[-1, : seeds // 2] = np.nan
+    confusion = np.diag(np.full(10, 32))
+    confusion[[8, 9, 1], [1, 3, 8]] = mistakes, 1, 2
+    wrong = [Mistake(random.random((8, 8)), 8, 1, 0.3 + 0.01 * i) for i in range(mistakes)]
+    shapes = {"w": (64, 64), "b": (64,)}
+    made = DemoResults(
+        proof=[
+            ProofRow(f"dense_{i}", k, v, 3.14e-15 / (i + 1), 1e-12)
+            for i in range(3)
+            for k, v in shapes.items()
+        ],
+        history=history,
+        best_epoch=max(1, stop - 8),
+        outcome="Stopped early: no improvement for 8 epochs.",
+        test_accuracy=350 / 360,
+        test_count=360,
+        rates=rates,
+        accuracies=accuracies,
+        confusion=confusion,
+        mistakes=wrong,
+        seconds={"one network alone": 0.212, "64 networks at once, per network": 0.0312, "compile": 1.84},
+        settings={"network": "64 → 64 → 10", "optimizer": "adam"},
+        versions={"jax": "0.10.2"},
+        scored_on="validation",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+class Page(HTMLParser):
+    """Checks that tags balance, and keeps text, ids and references."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.tags, self.ids, self.refs, self.words = [], [], [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+        used = re.findall(r"url\(#([^)]*)\)", source) + [ref[1:] for ref in self.refs if ref[:1] == "#"]
+        assert set(used) <= set(self.ids)
+        self.text = re.sub(r"\s+", " ", "".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.refs += [value for name, value in attrs if name in ("href", "xlink:href", "src")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+def write(folder, made):
+    write_demo(folder / "demo.html", made)
+    source = (folder / "demo.html").read_text(encoding="utf-8")
+    assert [p.name for p in folder.iterdir()] == ["demo.html"]
+    assert not any(sentinel in source for sentinel in COLOURS)
+    return source, Page(source)
+
+
+@pytest.mark.parametrize("epochs", [16, 60])
+def test_page_is_small_whole_and_self_contained(tmp_path, epochs):
+    source, page = write(tmp_path, results(epochs))
+    assert len(source.encode()) < 300_000
+    assert not re.search(r"https?://|@import|<script|<link|DejaVu", source)
+    assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.refs)
+    pictures = [a for tag, a in page.tags if tag == "svg" and a.get("aria-hidden") != "true"]
+    assert len(pictures) == 4
+    assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
+    assert all(a["alt"] for tag, a in page.tags if tag == "img")
+    assert all(a["scope"] in ("row", "col") for tag, a in page.tags if tag == "th")
+
+
+def test_key_numbers_appear(tmp_path):
+    made = results()
+    text = write(tmp_path, made)[1].text
+    low, high = stats.binomtest(350, 360).proportion_ci(method="wilson")
+    mean, below, above = confidence_band(made.accuracies)
+    best = int(np.nanargmax(mean))
+    for words in (
+        "97.2 %",
+        f"{100 * low:.1f} – {100 * high:.1f} %",
+        "3.1 × 10−15",
+        "6.8 ×",
+        "212 ms",
+        "31.2 ms",
+        "1.84 s",
+        "65 networks trained, every gradient checked.",
+        f"{100 * mean[best]:.1f} % at {made.rates[best]:.3g}",
+        f"{100 * below[best]:.1f} – {100 * above[best]:.1f} %",
+        "4 of 64 diverged",
+        f"best epoch {made.best_epoch}",
+        made.outcome,
+        "validation accuracy",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (350, 360), (0, 40), (40, 40), (3, 7)])
+def test_wilson_interval(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson_interval(successes, n), expected, rtol=1e-12, atol=1e-15)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_band_is_students_t_without_the_diverged():
+    values = np.random.default_rng(1).random((5, 6))
+    values[1, :2], values[2, 1:], values[3] = np.nan, np.nan, np.nan
+    mean, low, high = confidence_band(values)
+    for i in (0, 1, 4):
+        kept = values[i][~np.isnan(values[i])]
+        expected = stats.t.interval(0.95, len(kept) - 1, kept.mean(), stats.sem(kept))
+        np.testing.assert_allclose([mean[i], low[i], high[i]], [kept.mean(), *expected], rtol=1e-12)
+    assert mean[2] == values[2, 0]
+    assert np.isnan([low[2], high[2], mean[3], low[3], high[3]]).all()
+
+
+def test_text_is_escaped(tmp_path):
+    evil = "<script>alert('&')</script>"
+    proof = [ProofRow(evil, evil, (2,), 0.0, 1e-12)]
+    made = results(proof=proof, outcome=evil, settings={evil: evil}, versions={evil: evil}, scored_on=evil)
+    source, page = write(tmp_path, dataclasses.replace(made, seconds={evil: 1.0}))
+    assert "<script" not in source
+    assert page.text.count(evil) == 9
+
+
+def test_equal_results_give_equal_bytes(tmp_path):
+    for name in ("a.html", "b.html"):
+        write_demo(tmp_path / name, results())
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+NONE = np.zeros((0, 0))
+CASES = {
+    "diverged": ({"accuracies": np.full((8, 8), np.nan)}, "All 64 networks diverged."),
+    "no study": ({"rates": np.zeros(0), "accuracies": NONE}, "No learning rates were compared."),
+    "one rate": (
+        {"rates": np.array([0.1]), "accuracies": np.array([[0.9, 0.8]])},
+        "1 learning rate × 2 seeds",
+    ),
+    "no mistakes": ({"mistakes": []}, "No mistakes to show."),
+    "no digits": (
+        {"confusion": NONE, "test_count": 0, "test_accuracy": np.nan},
+        "No test digits were classified.",
+    ),
+    "NaN accuracy": ({"test_accuracy": np.nan}, "Test accuracy–not measured"),
+    "no proof": ({"proof": []}, "No gradient was checked in this run."),
+    "no curves": ({"history": {}}, "there is no curve to draw."),
+    "NaN curves": ({"history": {"train_loss": np.full(4, np.nan)}}, "there is no curve to draw."),
+    "loss alone": ({"history": {"train_loss": np.array([1.0, 0.5])}}, "training"),
+    "zero loss": ({"history": {"train_loss": np.array([1.0, 0.0])}}, "training"),
+    "perfect": ({"accuracies": np.ones((8, 3))}, "100.0 – 100.0 %"),
+    "no times": ({"seconds": {}}, "None were recorded."),
+    "failed": ({"proof": [ProofRow("d", "w", (), 2e-9, 1e-12)]}, "1 of 1 gradient beyond the bound"),
+    "NaN error": ({"proof": [ProofRow("d", "w", (), np.nan, 1e-12)]}, "✗ no"),
+    "exact": ({"proof": [ProofRow("d", "w", (), 0.0, 1e-12)]}, "✓ yes"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_missing_is_said(tmp_path, name):
+    changes, words = CASES[name]
+    page = write(tmp_path, dataclasses.replace(results(mistakes=3), **changes))[1]
+    assert words in page.text
+
+
+def test_training_loss_alone_marks_no_best_epoch(tmp_path):
+    source, page = write(tmp_path, results(history={"train_loss": np.array([1.0, 0.5])}, best_epoch=2))
+    assert "best epoch 2</text>" not in source
+    assert 'class="key orange">validation' not in source
+    assert "training" in page.text
+
+
+def test_one_epoch_and_one_seed(tmp_path):
+    _, page = write(tmp_path, results(epochs=1, seeds=1))
+    assert "best epoch 1" in page.text
+    assert "interval of the mean" not in page.text
+
+
+def test_many_mistakes_show_the_surest(tmp_path):
+    _, page = write(tmp_path, results(mistakes=45))
+    assert sum(tag == "img" for tag, _ in page.tags) == 40
+    assert "The 40 surest of 45" in page.text
+    assert "74 %" in page.text
+    assert "34 %" not in page.text
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    source, _ = write(tmp_path, results(epochs=16))
+
+    def fail(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk"):
+        write_demo(tmp_path / "demo.html", results(epochs=20))
+    assert [p.name for p in tmp_path.iterdir()] == ["demo.html"]
+    assert (tmp_path / "demo.html").read_text(encoding="utf-8") == source
+
+
+def test_missing_matplotlib_names_the_cure(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r'pip install "jaxnet-toolkit\[plot\]"'):
+        write_demo(tmp_path / "demo.html", results())
+    assert not list(tmp_path.iterdir())
+
+
+def luminance(rgb):
+    rgb = np.asarray(rgb) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_contrast(dark):
+    light, other = files("jaxnet.report").joinpath("style.css").read_text().split("@media (prefers-color", 1)
+    read = dict(re.findall(r"--(\w+): #(\w{6})", light))
+    read |= dict(re.findall(r"--(\w+): #(\w{6})", other)) if dark else {}
+    colour = {name: np.array([int(v[i : i + 2], 16) for i in (0, 2, 4)]) for name, v in read.items()}
+
+    def contrast(a, b):
+        low, high = sorted((float(luminance(a)), float(luminance(b))))
+        return (high + 0.05) / (low + 0.05)
+
+    for ground in ("paper", "card"):
+        for ink in ("ink", "muted", "good", "bad", "blue", "orange"):
+            assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+    for cell in ("hit", "miss"):
+        for share in np.linspace(0, 1, 21):
+            mixed = colour["card"] + share * (colour[cell] - colour["card"])
+            assert contrast(colour["ink"], mixed) >= 4.5, (cell, share)
