@@ -46,7 +46,7 @@ def dense(
 
     def apply(params, state, x, *, key=None, train=False):
         w = params["w"]
-        if not jnp.issubdtype(x.dtype, jnp.floating):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
             raise TypeError(
                 f"dense({units}): got inputs of dtype {x.dtype}; expected floats: convert them, x.astype('float32')"
             )

@@ -62,25 +62,16 @@ def compiled(program: Program, function: Callable, static: tuple[str, ...] = ())
 
 def _fit(program: Program, key, data, params, *, epochs: int):
     carry = program.start(key, data, params)
-    if program.patience is None:
-        carry, rows = _scanned(program, carry, data, epochs)
-    else:
-        carry, rows = segment(program, carry, blank_rows(program, carry, data, epochs), data, epochs)
+    carry, rows = segment(program, carry, blank_rows(program, carry, data, epochs=epochs), data, epochs)
     return program.finish(carry, rows)
 
 
-def _scanned(program: Program, carry, data, epochs: int):
-    """Every epoch in turn; a member that is done (diverged) stays as it is, and its rows are NaN."""
-    blank = row_of_nan(program, carry, data)
-
-    def body(carry, _):
-        return jax.lax.cond(carry.done, lambda c: (c, blank), lambda c: program.epoch(c, data), carry)
-
-    return jax.lax.scan(body, carry, length=epochs)
-
-
 def segment(program: Program, carry, rows, data, until):
-    """Epochs up to `until` or until the run is done; rows are written at their epoch. `until` may be traced."""
+    """Epochs up to `until`, or until the run is done; each row is written at its epoch. `until` may be traced.
+
+    A bounded loop that ends with its run; under `vmap` it ends with the last member, and those done stay as they are.
+    `fit` and `run` share it, so that any cut of a run into segments gives the same bits.
+    """
 
     def going_on(loop):
         carry, _ = loop
@@ -94,12 +85,7 @@ def segment(program: Program, carry, rows, data, until):
     return jax.lax.while_loop(going_on, body, (carry, rows))
 
 
-def row_of_nan(program: Program, carry, data) -> dict[str, Array]:
-    """A row of the Program, all NaN."""
-    _, row = jax.eval_shape(program.epoch, carry, data)
-    return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), row)
-
-
-def blank_rows(program: Program, carry, data, epochs: int) -> Mapping[str, Array]:
+def blank_rows(program: Program, carry, data, *, epochs: int) -> Mapping[str, Array]:
     """Rows for `epochs` epochs, all NaN."""
-    return jax.tree.map(lambda a: jnp.full((epochs, *a.shape), jnp.nan, a.dtype), row_of_nan(program, carry, data))
+    _, row = jax.eval_shape(program.epoch, carry, data)
+    return jax.tree.map(lambda a: jnp.full((epochs, *a.shape), jnp.nan, a.dtype), row)

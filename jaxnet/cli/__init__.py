@@ -1,0 +1,74 @@
+"""The command line, `jaxnet`: what people touch.
+
+    main(argv) -> exit code: 0 done, 2 refused with one line on stderr, 130 interrupted, 141 the reader went away
+
+The options are in `options`, the work in a module per subcommand that is imported when it's asked for: help doesn't
+wait for jax. JAXNET_TRACEBACK=1 shows the traceback behind an error line.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from jaxnet import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` unless given) and return its exit code.
+
+    >>> main(["--version"])
+    jaxnet 0.1.0
+    0
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        _run(words)
+        sys.stdout.flush()  # here, where a reader that went away is noticed
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # Python flushes once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as end:  # from the parser, which has said why
+        return end.code if isinstance(end.code, int) else 2
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if os.environ.get("JAXNET_TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"jaxnet: error: {_sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if words == ["--version"]:
+        print(f"jaxnet {__version__}")
+        return
+    from jaxnet.cli.options import Demo, Info, Predict, Train, parsed
+
+    match parsed(words or ["--help"]):
+        case Demo(out, seed):
+            from jaxnet.cli.demo import demo
+
+            demo(out, seed)
+        case Train() as options:
+            from jaxnet.cli.train import train
+
+            train(options)
+        case Predict() as options:
+            from jaxnet.cli.predict import predict
+
+            predict(options)
+        case Info():
+            from jaxnet.cli.info import info
+
+            info()
+
+
+def _sentence(error: Exception) -> str:
+    """The error in one line; an error of the system as `file: reason`."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).splitlines()) or type(error).__name__

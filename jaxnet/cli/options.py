@@ -1,0 +1,107 @@
+"""What can be asked on the command line: one record per subcommand, its fields the options. Doesn't import jax."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Column = Annotated[str | None, tyro.conf.arg(metavar="COLUMN")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+BATCH_SIZE = 32
+
+DESCRIPTION = (
+    "Train networks of MLP size, and whole studies of them, as pure JAX functions. `jaxnet --version` prints the "
+    "version; JAXNET_TRACEBACK=1 shows the traceback behind an error."
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Prove the gradients, train on digits, compare learning rates, and write one HTML page of it."""
+
+    out: Path = Path("jaxnet-demo.html")
+    """The page to write."""
+    seed: int = 0
+    """Decides every random number."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network on a table, an array file or a known data set, and judge it once on held-out examples."""
+
+    data: str
+    """A CSV file, an NPZ file with arrays x and y, or one of digits, breast_cancer, wine, iris, diabetes,
+    fashion_mnist."""
+    target: Column = None
+    """The column to predict; CSV only, where it's required."""
+    task: Literal["classification", "regression"] | None = None
+    """What the target is; found out from its values unless given."""
+    ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = ()
+    """Columns that are no features, such as identifiers; CSV only."""
+    missing: Literal["refuse", "drop", "mean"] = "refuse"
+    """What to do about missing values: refuse the file, drop those rows, or put the column's mean (numbers) or the
+    category "missing" (text); CSV only."""
+    hidden: str = "256,128"
+    """Units of the hidden layers, separated by commas; '' is a linear model."""
+    activation: str = "relu"
+    """Of the hidden units: identity, relu, sigmoid, softmax, softplus or tanh."""
+    dropout: float = 0.0
+    """The probability to drop a hidden unit in training."""
+    epochs: int = 100
+    """The most passes over the training examples."""
+    batch_size: int = BATCH_SIZE
+    """Examples per step, at most; the default is lowered for smaller training sets."""
+    lr: float = 1e-3
+    """The learning rate of AdamW."""
+    weight_decay: float = 0.0
+    """The weight decay of AdamW."""
+    patience: int = 10
+    """Stop after this many epochs without a lower validation loss; 0 never stops early."""
+    test_share: float = 0.2
+    """The share of the examples held out for the test at the end; fashion_mnist brings its own test set."""
+    valid_share: float = 0.2
+    """The share of the rest held out to choose the best epoch."""
+    seed: int = 0
+    """Decides the split, the initial weights, the order of the examples and the dropout."""
+    out: Folder = None
+    """The folder to write, without a run in it; runs/NAME-SEED, or the next free number, unless given."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict by the network of a run and write a CSV file: one row per example, in their order.
+
+    Classes: the predicted one and a probability for each. Regression: the prediction in the target's unit. If the
+    data have the target, the accuracy or the root mean squared error is printed too."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The folder that `jaxnet train` wrote."""
+    data: str
+    """A CSV file with the columns of the training file, an NPZ file with an array x, or the name of a data set."""
+    ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = ()
+    """Columns that training didn't see and prediction needn't; CSV only."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("predictions.csv")
+    """The file to write, replaced if it's there; - for standard output."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Print versions, devices, settings and the data sets found."""
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+
+def parsed(words: list[str]) -> Demo | Train | Predict | Info:
+    """The record that a command line asks for; SystemExit after help (code 0) or a word that isn't understood (2).
+
+    >>> parsed(["train", "--data", "iris", "--hidden", ""]).hidden
+    ''
+    """
+    return tyro.cli(Command, prog="jaxnet", args=words, description=DESCRIPTION)
