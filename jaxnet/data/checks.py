@@ -135,7 +135,11 @@ def prepared_array(name: str, values: Any) -> Any:
                 f"{name}: got {array[at]} at {list(at)}, {int((~finite).sum())} such values in all; expected finite "
                 "numbers: drop or fill the missing ones"
             )
-    return values if isinstance(values, jax.Array) else jnp.array(_narrow(array))
+    if isinstance(values, jax.Array):
+        return values
+    narrow = _narrow(array)
+    # A copy of its own: jax may use NumPy's memory as it is, which the caller may change.
+    return jax.device_put(narrow if narrow is not array else array.copy())
 
 
 def outputs_of(net: Layer, loss: Loss, params: Any, state: Any, examples: tuple) -> Any:

@@ -34,10 +34,17 @@ def dense(
     weight_init = weight_init or initializers.glorot_uniform()
     bias_init = bias_init or initializers.zeros()
 
+    def check_floating(dtype):
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"dense({units}): got inputs of dtype {dtype}; expected floats: convert them, x.astype('float32')"
+            )
+
     def init(key, spec):
         example = as_spec(spec)
         if not isinstance(example, jax.ShapeDtypeStruct) or not example.shape:
             raise ValueError(f"dense({units}): got an example of spec {spec}; expected one array of shape (…, inputs)")
+        check_floating(example.dtype)
         key_w, key_b = jax.random.split(key)
         params = {"w": weight_init(key_w, (example.shape[-1], units), example.dtype)}
         if bias:
@@ -46,10 +53,7 @@ def dense(
 
     def apply(params, state, x, *, key=None, train=False):
         w = params["w"]
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            raise TypeError(
-                f"dense({units}): got inputs of dtype {x.dtype}; expected floats: convert them, x.astype('float32')"
-            )
+        check_floating(x.dtype)
         if x.ndim < 2 or x.shape[-1] != w.shape[0]:
             raise ValueError(
                 f"dense({units}): got inputs of shape {x.shape}; expected (batch, …, {w.shape[0]}) for weights of "
