@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxnet import __version__
+from jaxnet.cli.interrupts import CODE, heard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,13 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     jaxnet 0.1.0
     0
     """
-    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        _run(words)
+        with heard() if argv is None else contextlib.nullcontext():
+            _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()  # here, where a reader that went away is noticed
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return CODE
     except BrokenPipeError:
         with contextlib.suppress(OSError):  # Python flushes once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,6 +14,7 @@ import numpy as np
 from jaxnet.checkpoint import write_whole
 from jaxnet.cli.examples import encoded
 from jaxnet.cli.folder import read_run
+from jaxnet.cli.interrupts import deferred
 from jaxnet.cli.judge import in_unit, network, outputs, probabilities, score, sentence
 from jaxnet.cli.options import Predict
 from jaxnet.data.standardize import Statistics, apply_statistics
@@ -53,7 +54,8 @@ def predict(options: Predict) -> None:
         said += f", {sentence(score(output, y, classes=classes, target=target))}"
         if options.data == record["settings"]["data"] != "fashion_mnist":
             said += "; the run has learned from some of these examples"
-    _write(options.out if not to_stdout else None, header, rows)
+    with deferred():
+        _write(options.out if not to_stdout else None, header, rows)
     print(said if to_stdout else f"{options.out}: {said}", file=sys.stderr if to_stdout else sys.stdout)
 
 

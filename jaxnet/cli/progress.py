@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from jaxnet.cli.interrupts import check
+
 LINES = 10  # printed over a run, besides the first and the last
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -39,6 +41,7 @@ def _plain(total: int, title: str) -> Iterator[Report]:
         if epoch == 1 or epoch % every == 0:
             print(last, flush=True)
             said = last
+        check()
 
     yield report
     if last != said:
@@ -47,17 +50,23 @@ def _plain(total: int, title: str) -> Iterator[Report]:
 
 @contextmanager
 def _live(total: int, title: str) -> Iterator[Report]:
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("epoch {task.completed}/{task.total}  {task.fields[numbers]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as shown:
-        task = shown.add_task(title, total=total, numbers="")
-        yield lambda epoch, row: shown.update(task, completed=epoch, numbers=in_words(row))
+    name = TextColumn("{task.description}", markup=False)
+    epochs = TextColumn("epoch {task.completed}/{task.total}")
+    bar, numbers = Progress(name, BarColumn(), epochs, TimeRemainingColumn()), Text()
+    task = bar.add_task(title, total=total)
+
+    def report(epoch: int, row: Mapping[str, float]) -> None:
+        bar.update(task, completed=epoch)
+        numbers.plain = in_words(row)
+        check()
+
+    with Live(Group(bar, numbers)):
+        yield report
 
 
 def losses_first(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import jaxnet as jn
 from jaxnet.cli.examples import IMAGES, Examples, learned
 from jaxnet.cli.folder import new_folder, write_run
 from jaxnet.cli.info import device, versions
+from jaxnet.cli.interrupts import deferred
 from jaxnet.cli.judge import MOST_SHOWN, confusion_table, finite, network, outputs, score, sentence
 from jaxnet.cli.options import BATCH_SIZE, Train
 from jaxnet.cli.progress import in_words, losses_first, progress
@@ -60,7 +61,7 @@ def train(options: Train) -> None:
         patience=options.patience or None,
     )
     name = re.split(r"[/\\]", options.data)[-1].rsplit(".", 1)[0]
-    with new_folder(options.out, f"{name}-{options.seed}") as folder:
+    with deferred(), new_folder(options.out, f"{name}-{options.seed}") as folder:
         introduce(name, examples, parts, spec, batch_size)
         with progress(options.epochs, name) as report:
             key = jax.random.fold_in(jax.random.key(options.seed), RUN)
@@ -141,16 +142,14 @@ def split(options: Train, examples: Examples) -> Parts:
 def introduce(name: str, examples: Examples, parts: Parts, spec: Mapping[str, Any], batch_size: int) -> None:
     """Say what was found, what was done to it, and what is trained."""
     kind = "regression" if examples.classes is None else f"{len(examples.classes)} classes"
-    print(
-        f"{name}: {len(examples.y):,} examples of {spec['inputs']:,} {'number' if spec['inputs'] == 1 else 'numbers'}, {kind}"
-    )
+    inputs = f"{spec['inputs']:,} number{'' if spec['inputs'] == 1 else 's'}"
+    print(f"{name}: {len(examples.y):,} examples of {inputs}, {kind}")
     train, valid, test = (f"{len(part[0]):,}" for part in (parts.train, parts.valid, parts.test))
     scaled = "columns standardized" if parts.standardization else "pixels in [0, 1] taken as they are"
     scaled += ", target standardized" if parts.target else ""
     print(f"{train} to train, {valid} to validate, {test} to test; {scaled}")
     all_of_them = ", the whole training set" if batch_size < BATCH_SIZE and batch_size == len(parts.train[0]) else ""
     print(f"network {' - '.join(map(str, (spec['inputs'], *spec['units'])))}; batches of {batch_size}{all_of_them}")
-
     if unseen := sorted(set(range(len(examples.classes or ()))) - set(parts.train[1].tolist())):
         print(f"no example to learn from: {', '.join((examples.classes or ())[label] for label in unseen)}")
 

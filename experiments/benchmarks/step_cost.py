@@ -1,0 +1,125 @@
+"""What a `fit` costs beside the leanest hand-written scan of raw jax and optax, and beside scikit-learn's MLP.
+
+    .venv/bin/python experiments/benchmarks/step_cost.py
+
+Side by side in one process: the contenders run in turn, ABAB…, and the ratio is the median of the pairs' ratios, so a
+noisy machine moves both. The lean scan is what one writes by hand for one network and one data set: parameters in a
+list, `jax.value_and_grad`, Adam, batches by index, `jax.random.permutation`, no validation, nothing kept but the loss.
+The number of examples is a multiple of the batch, since the lean scan drops a remainder. `own shuffle` gives the lean
+scan jaxnet's cheaper shuffle, so that what is left is the cost of everything else. Validation evaluates a tenth of
+the examples each epoch. Compile time is left out (see compile_time.py); the checks of the data are in.
+
+Result: RESULT_STEP
+"""
+
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxnet as jn
+from jaxnet.training.batches import shuffled
+
+CASES = {  # name: (inputs, units, batch, examples, epochs, pairs)
+    "64-32-10, batch 32": (64, [32, 10], 32, 1408, 30, 41),
+    "784-512-256-10, batch 128": (784, [512, 256, 10], 128, 12800, 5, 9),
+}
+
+
+def lean(units, batch, examples, epochs, permutation):
+    """The hand-written run: (key, x, y) -> parameters."""
+    optimizer = optax.adam(1e-3)
+
+    def loss(params, x, y):
+        for w, b in params[:-1]:
+            x = jax.nn.relu(x @ w + b)
+        w, b = params[-1]
+        return optax.softmax_cross_entropy_with_integer_labels(x @ w + b, y).mean()
+
+    @jax.jit
+    def train(key, x, y):
+        sizes, params = [x.shape[1], *units], []
+        for i, (m, n) in enumerate(zip(sizes, units, strict=False)):
+            params.append((jax.random.normal(jax.random.fold_in(key, i), (m, n)) * (2 / m) ** 0.5, jnp.zeros(n)))
+
+        def epoch(carry, key):
+            def step(carry, rows):
+                params, opt_state = carry
+                value, grads = jax.value_and_grad(loss)(params, x[rows], y[rows])
+                updates, opt_state = optimizer.update(grads, opt_state, params)
+                return (optax.apply_updates(params, updates), opt_state), value
+
+            carry, values = jax.lax.scan(step, carry, permutation(key, examples).reshape(-1, batch))
+            return carry, values.mean()
+
+        return jax.lax.scan(epoch, (params, optimizer.init(params)), jax.random.split(key, epochs))
+
+    return train
+
+
+def seconds(function) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - began
+
+
+def compared(ours, theirs, pairs: int) -> tuple[float, float, float, float]:
+    """Median ratio, its quartiles, and the median seconds of `ours`, over alternating pairs."""
+    ours(), theirs()
+    times = np.array([(seconds(ours), seconds(theirs)) for _ in range(pairs)])
+    low, middle, high = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75])
+    return middle, low, high, float(np.median(times[:, 0]))
+
+
+def scikit_learn(x, y, units, batch, epochs):
+    from sklearn.neural_network import MLPClassifier
+
+    model = MLPClassifier(
+        units[:-1], batch_size=batch, max_iter=epochs, learning_rate_init=1e-3, alpha=0, tol=0, n_iter_no_change=epochs
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would like to go on
+        model.fit(x, y)
+
+
+def main() -> None:
+    for name, (inputs, units, batch, examples, epochs, pairs) in CASES.items():
+        rng = np.random.default_rng(0)
+        x = jnp.asarray(rng.random((examples + examples // 10, inputs)), jnp.float32)
+        y = jnp.asarray(rng.integers(0, units[-1], x.shape[0]), jnp.int32)
+        train, valid, key = (x[:examples], y[:examples]), (x[examples:], y[examples:]), jax.random.key(0)
+        net, loss = jn.mlp(units), jn.losses.softmax_cross_entropy
+        plain = jn.program(net, loss, optax.adam(1e-3), batch_size=batch)
+        watched = jn.program(net, loss, optax.adam(1e-3), batch_size=batch, patience=epochs + 1)
+        runs = {
+            "fit": lambda p=plain, t=train, k=key, e=epochs: jn.fit(k, p, jn.Data(t), epochs=e).params,
+            "fit, validation and patience": lambda p=watched, t=train, v=valid, k=key, e=epochs: (
+                jn.fit(k, p, jn.Data(t, v), epochs=e).params
+            ),
+        }
+        rivals = {
+            "lean scan": lean(units, batch, examples, epochs, jax.random.permutation),
+            "lean scan, own shuffle": lean(units, batch, examples, epochs, shuffled),
+        }
+        steps = epochs * examples // batch
+        print(f"{name}: {epochs} epochs of {examples} examples")
+        for run_name, run in runs.items():
+            for rival_name, rival in rivals.items():
+                ratio, low, high, took = compared(run, lambda r=rival, t=train, k=key: r(k, *t), pairs)
+                print(
+                    f"  {run_name:<30} / {rival_name:<24} {ratio:5.2f}  ({low:.2f}…{high:.2f})  {took / steps * 1e6:7.1f} µs a step"
+                )
+        host = np.asarray(train[0]), np.asarray(train[1])
+        ratio, low, high, took = compared(
+            lambda h=host, u=units, b=batch, e=epochs: scikit_learn(*h, u, b, e), runs["fit"], 3
+        )
+        print(
+            f"  {'scikit-learn MLPClassifier':<30} / {'fit':<24} {ratio:5.2f}  ({low:.2f}…{high:.2f})  {took / steps * 1e6:7.1f} µs a step"
+        )
+
+
+if __name__ == "__main__":
+    main()

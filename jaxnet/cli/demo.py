@@ -1,0 +1,187 @@
+"""`jaxnet demo`: the gradients proven, one network trained, 64 networks trained at once, and a page that shows it.
+
+Real digits, real runs, every number measured while you watch. The test set is looked at once, by the one network.
+"""
+
+import importlib.metadata
+import platform
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxnet as jn
+from jaxnet.cli import proof
+from jaxnet.cli.judge import confusion_table
+from jaxnet.cli.progress import progress
+
+EPOCHS, BATCH = 40, 32
+UNITS, DROPOUT, DECAY, PEAK = [256, 128, 10], 0.3, 1e-2, 3e-3  # the one network
+RATES, SEEDS, SMALL, SMALL_EPOCHS = np.geomspace(1e-3, 30.0, 16), 4, [32, 10], 30  # the population
+
+
+def demo(out: Path, seed: int) -> None:
+    """Run the demo and write its page to `out`; everything random follows from `seed`.
+
+    Raises:
+        FileNotFoundError: the folder of `out` doesn't exist; ImportError: matplotlib is missing.
+    """
+    from jaxnet.report import DemoResults, Mistake, ProofRow, write_demo
+
+    began = time.perf_counter()
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"got --out {out}; expected a folder that exists: make {out.parent} first")
+    proving = proof.started()
+    try:
+        examples = jn.data.load("digits")
+        rest, test = jn.data.split(examples, 0.2, key=jax.random.key(seed))
+        train, valid = jn.data.split(rest, 0.2, key=jax.random.key(seed + 1))
+        data = jn.Data(train, valid)
+        print(
+            f"digits: {len(train[1])} to train on, {len(valid[1])} to validate, {len(test[1])} to test, 8 × 8 pixels\n"
+        )
+
+        net, fitted = one_network(data, seed)
+        scores = jn.evaluate(net, fitted, test, jn.losses.softmax_cross_entropy)
+        logits = jn.predict(net, fitted, test[0])
+        predicted = np.asarray(jn.metrics.labels(logits))
+        confusion = jn.metrics.confusion_matrix(predicted, test[1], 10)
+        outcome = jn.outcomes.describe(fitted.outcome, fitted.epochs_run)
+        print(f"{outcome}; parameters of epoch {int(fitted.best_epoch)}, the lowest validation loss, kept")
+        print(f"test accuracy {scores['accuracy']:.2%} on {len(test[1])} digits it had never seen\n")
+        print(confusion_table(confusion.tolist(), [str(k) for k in range(10)]) + "\n")
+
+        accuracies, seconds = many_networks(data, seed)
+        rows = proof.finished(proving)
+    finally:
+        if proving.poll() is None:
+            proving.kill()
+            proving.communicate()
+    show_proof(rows)
+
+    sure = np.asarray(jax.nn.softmax(logits)).max(axis=1)
+    wrong = np.flatnonzero(predicted != test[1])
+    write_demo(
+        out,
+        DemoResults(
+            proof=[ProofRow(r["layer"], r["leaf"], tuple(r["shape"]), r["error"], r["bound"]) for r in rows],
+            history={name: np.asarray(values) for name, values in fitted.history.items()},
+            best_epoch=int(fitted.best_epoch),
+            outcome=outcome,
+            test_accuracy=scores["accuracy"],
+            test_count=len(test[1]),
+            rates=RATES,
+            accuracies=accuracies,
+            confusion=confusion,
+            mistakes=[
+                Mistake(test[0][i].reshape(8, 8), int(test[1][i]), int(predicted[i]), float(sure[i])) for i in wrong
+            ],
+            seconds=seconds | {"from command to this page": time.perf_counter() - began},
+            settings=settings(seed, data, test),
+            versions=versions(),
+            scored_on="validation",
+        ),
+    )
+    print(f"report: {out} ({out.stat().st_size / 1000:.0f} kB), {time.perf_counter() - began:.1f} s in all")
+
+
+def one_network(data: jn.Data, seed: int):
+    """Train the one network under a progress bar; returns it and what the run left."""
+    steps = EPOCHS * -(-data.size // BATCH)
+    net = jn.mlp(UNITS, dropout=DROPOUT)
+    optimizer = optax.adamw(optax.cosine_decay_schedule(PEAK, steps), weight_decay=DECAY)
+    program = jn.program(net, jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH, patience=15)
+    print(f"one network: {net}")
+    with progress(EPOCHS, "digits") as report:
+        fitted = jn.run(jax.random.key(seed), program, data, epochs=EPOCHS, report=report)
+    return net, fitted
+
+
+def small_run(key, rate, data):
+    """One member: the very same `fit`, its learning rate an argument. Returns the best validation accuracy, NaN if diverged."""
+    optimizer = optax.sgd(rate, momentum=0.9)
+    program = jn.program(jn.mlp(SMALL), jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH)
+    fitted = jn.fit(key, program, data, epochs=SMALL_EPOCHS)
+    accuracy = fitted.metrics["valid_accuracy"]
+    return jnp.where(fitted.outcome == jn.outcomes.DIVERGED, jnp.nan, accuracy)
+
+
+def many_networks(data: jn.Data, seed: int):
+    """16 learning rates × 4 seeds by `vmap`, and one of them alone; accuracies (rates, seeds) and seconds by label."""
+    data = jax.device_put(data)
+    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(seed), s))(jnp.arange(SEEDS))
+    rates = jnp.asarray(RATES, jnp.result_type(float))
+    all_keys, all_rates = jnp.tile(keys, len(RATES)), jnp.repeat(rates, SEEDS)
+    count = all_rates.size
+
+    began = time.perf_counter()
+    alone = jax.jit(small_run).lower(keys[0], rates[5], data).compile()
+    together = jax.jit(jax.vmap(small_run, in_axes=(0, 0, None))).lower(all_keys, all_rates, data).compile()
+    compiling = time.perf_counter() - began
+    one = min(timed(alone, keys[0], rates[5], data)[1] for _ in range(5))
+    accuracies, all_together = timed(together, all_keys, all_rates, data)
+    accuracies = np.asarray(accuracies).reshape(len(RATES), SEEDS)
+
+    best = int(np.nanargmax(np.nanmean(np.where(np.isnan(accuracies), 0, accuracies), axis=1)))
+    print(
+        f"{count} networks at once ({len(RATES)} learning rates × {SEEDS} seeds, vmap of the same fit), {SMALL_EPOCHS} epochs each"
+    )
+    print(
+        f"  one alone {one * 1e3:.1f} ms, in the population {all_together / count * 1e3:.1f} ms per network; compiling both {compiling:.1f} s"
+    )
+    print(
+        f"  best learning rate {RATES[best]:.2g}: validation accuracy {accuracies[best].mean():.2%}; {np.isnan(accuracies).sum()} of {count} diverged\n"
+    )
+    return accuracies, {
+        "one network alone": one,
+        f"{count} networks at once, per network": all_together / count,
+        "compiling both programs": compiling,
+    }
+
+
+def timed(function, *args):
+    """(result, seconds) of one call, waited for."""
+    began = time.perf_counter()
+    result = jax.block_until_ready(function(*args))
+    return result, time.perf_counter() - began
+
+
+def show_proof(rows: list[dict]) -> None:
+    """The table of the proof, and its verdict."""
+    print("hand-written backward against jax.grad, float64 (largest error as a share of the leaf's scale)")
+    for r in rows:
+        mark = "ok" if r["error"] <= r["bound"] else "WRONG"
+        print(
+            f"  {r['layer']:<28} {r['leaf']:<5} {'×'.join(map(str, r['shape'])) or '1':<8} {r['error']:8.1e} ≤ {r['bound']:.0e}  {mark}"
+        )
+    right = sum(r["error"] <= r["bound"] for r in rows)
+    print(f"  {right} of {len(rows)} agree\n")
+
+
+def settings(seed: int, data: jn.Data, test) -> dict[str, str]:
+    """What was run, in words."""
+    return {
+        "data": f"digits: {data.size} training, {data.valid_size} validation, {len(test[1])} test examples",
+        "network": f"64-{'-'.join(map(str, UNITS))}, relu, dropout {DROPOUT}",
+        "optimizer": f"AdamW, learning rate {PEAK} falling by a cosine, weight decay {DECAY}",
+        "run": f"batches of {BATCH}, at most {EPOCHS} epochs, patience 15",
+        "population": f"64-{'-'.join(map(str, SMALL))}, relu, SGD with momentum 0.9, {SMALL_EPOCHS} epochs, "
+        f"{len(RATES)} learning rates × {SEEDS} seeds",
+        "seed": str(seed),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide the numbers."""
+    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy", "scikit-learn")}
+    device = jax.devices()[0]
+    return {
+        "jaxnet": jn.__version__,
+        **packages,
+        "python": platform.python_version(),
+        "device": f"{device.device_kind} ({jax.default_backend()}, {jax.local_device_count()})",
+    }
