@@ -2,7 +2,8 @@
 
     .venv/bin/python experiments/digits.py
 
-Claim: a 64-256-128-10 network reads scikit-learn's 8 × 8 digits with at least 98 % test accuracy, the mean over 10 seeds.
+Claim: a 64-512-256-10 network reads scikit-learn's 8 × 8 digits with at least 98 %
+test accuracy, the mean over 10 seeds.
 Each seed draws its own split (64 % training, 16 % validation, 20 % test, stratified), its own initial parameters, its
 own order and dropout; validation chooses the epoch, the test set is looked at once. The ten runs are one `vmap`: the
 split is the `rows` of `Data`, so all members share one copy of the images.
@@ -19,7 +20,7 @@ import optax
 
 import jaxnet as jn
 
-SEEDS, EPOCHS, BATCH = 10, 40, 32
+SEEDS, EPOCHS, BATCH = 10, 60, 32
 
 
 def split_rows(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -36,7 +37,7 @@ def main() -> None:
     train, valid, test = (np.stack(parts) for parts in zip(*splits, strict=True))
 
     steps = EPOCHS * -(-train.shape[1] // BATCH)
-    net = jn.mlp([256, 128, 10], dropout=0.3)
+    net = jn.mlp([512, 256, 10], dropout=0.5)
     optimizer = optax.adamw(optax.cosine_decay_schedule(3e-3, steps), weight_decay=1e-2)
     program = jn.program(net, jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH)
 

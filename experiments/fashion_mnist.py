@@ -24,7 +24,7 @@ def main() -> None:
     data = jn.Data(train, valid)
 
     steps = EPOCHS * -(-data.size // BATCH)
-    net = jn.mlp([512, 256, 10], dropout=0.2)
+    net = jn.mlp([512, 256, 10], dropout=0.1)
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
     program = jn.program(net, jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH)
 

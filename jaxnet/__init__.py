@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from jaxnet.gradients import loss_and_grad as loss_and_grad
     from jaxnet.gradients import penalized as penalized
     from jaxnet.layers import Layer as Layer
-    from jaxnet.layers import dense as dense
     from jaxnet.layers import dropout as dropout
     from jaxnet.layers import identity as identity
     from jaxnet.layers import relu as relu
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from jaxnet.layers import softmax as softmax
     from jaxnet.layers import softplus as softplus
     from jaxnet.layers import tanh as tanh
+    from jaxnet.layers.dense import dense as dense
     from jaxnet.networks import mlp as mlp
     from jaxnet.training import Fitted as Fitted
     from jaxnet.training import Program as Program
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from jaxnet.training import evaluate as evaluate
     from jaxnet.training import fit as fit
     from jaxnet.training import predict as predict
-    from jaxnet.training import program as program
     from jaxnet.training import run as run
     from jaxnet.training import train_state as train_state
     from jaxnet.training import train_step as train_step
+    from jaxnet.training.program import program as program

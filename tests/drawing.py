@@ -1,4 +1,4 @@
-"""Networks, losses and batches drawn by Hypothesis, from a grid of shapes small enough that compiled operations repeat."""
+"""Networks, losses and batches drawn by Hypothesis, from a grid of shapes so small that compiled operations repeat."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -63,10 +63,10 @@ def defects(case: Case, l2: float) -> dict:
         "sum for mean": scaled_loss(lambda n: n),
         "mean over n - 1": scaled_loss(lambda n: n / (n - 1)),
         "penalty on biases": of_grads(
-            lambda g, p, b: {k: {r: v + l2 * p[k][r] if r == "b" else v for r, v in leaves.items()} for k, leaves in g.items()}
+            lambda g, p, b: {k: {r: v + l2 * p[k][r] * (r == "b") for r, v in v.items()} for k, v in g.items()}
         ),
         "penalty twice": of_grads(
-            lambda g, p, b: {k: {r: v + l2 * p[k][r] if r == "w" else v for r, v in leaves.items()} for k, leaves in g.items()}
+            lambda g, p, b: {k: {r: v + l2 * p[k][r] * (r == "w") for r, v in v.items()} for k, v in g.items()}
         ),
         "mean for sum in the bias gradient": of_grads(lambda g, p, b: each(g, "b", lambda v: v / b[0].shape[0])),
         "first bias gradient zero": of_grads(

@@ -1,4 +1,4 @@
-"""Hand-written back-propagation against finite differences and complex steps; in float64 only, where they say something."""
+"""Hand-written back-propagation against finite differences and complex steps; in float64, where they say something."""
 
 import jax
 import jax.numpy as jnp

@@ -12,6 +12,7 @@ the examples each epoch. Compile time is left out (see compile_time.py); the che
 Result: RESULT_STEP
 """
 
+import itertools
 import time
 import warnings
 
@@ -85,40 +86,44 @@ def scikit_learn(x, y, units, batch, epochs):
         model.fit(x, y)
 
 
+def measure(inputs, units, batch, examples, epochs, pairs) -> None:
+    """Print one case's table."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.random((examples + examples // 10, inputs)), jnp.float32)
+    y = jnp.asarray(rng.integers(0, units[-1], x.shape[0]), jnp.int32)
+    train, valid, key = (x[:examples], y[:examples]), (x[examples:], y[examples:]), jax.random.key(0)
+    net, loss = jn.mlp(units), jn.losses.softmax_cross_entropy
+    plain = jn.program(net, loss, optax.adam(1e-3), batch_size=batch)
+    watched = jn.program(net, loss, optax.adam(1e-3), batch_size=batch, patience=epochs + 1)
+    hand = lean(units, batch, examples, epochs, jax.random.permutation)
+    cheaper = lean(units, batch, examples, epochs, shuffled)
+    host = np.asarray(train[0]), np.asarray(train[1])
+
+    contenders = {
+        "fit": lambda: jn.fit(key, plain, jn.Data(train), epochs=epochs).params,
+        "fit, validation, patience": lambda: jn.fit(key, watched, jn.Data(train, valid), epochs=epochs).params,
+        "lean scan": lambda: hand(key, *train),
+        "lean scan, own shuffle": lambda: cheaper(key, *train),
+        "scikit-learn": lambda: scikit_learn(*host, units, batch, epochs),
+    }
+    steps = epochs * examples // batch
+    for one, other in itertools.product(list(contenders)[:2], list(contenders)[2:4]):
+        show(one, other, compared(contenders[one], contenders[other], pairs), steps)
+    show("scikit-learn", "fit", compared(contenders["scikit-learn"], contenders["fit"], 3), steps)
+
+
+def show(one, other, result, steps) -> None:
+    ratio, low, high, took = result
+    print(
+        f"  {one:<25} / {other:<22} {ratio:6.2f}  ({low:.2f}…{high:.2f})  {took / steps * 1e6:7.1f} µs a step",
+        flush=True,
+    )
+
+
 def main() -> None:
-    for name, (inputs, units, batch, examples, epochs, pairs) in CASES.items():
-        rng = np.random.default_rng(0)
-        x = jnp.asarray(rng.random((examples + examples // 10, inputs)), jnp.float32)
-        y = jnp.asarray(rng.integers(0, units[-1], x.shape[0]), jnp.int32)
-        train, valid, key = (x[:examples], y[:examples]), (x[examples:], y[examples:]), jax.random.key(0)
-        net, loss = jn.mlp(units), jn.losses.softmax_cross_entropy
-        plain = jn.program(net, loss, optax.adam(1e-3), batch_size=batch)
-        watched = jn.program(net, loss, optax.adam(1e-3), batch_size=batch, patience=epochs + 1)
-        runs = {
-            "fit": lambda p=plain, t=train, k=key, e=epochs: jn.fit(k, p, jn.Data(t), epochs=e).params,
-            "fit, validation and patience": lambda p=watched, t=train, v=valid, k=key, e=epochs: (
-                jn.fit(k, p, jn.Data(t, v), epochs=e).params
-            ),
-        }
-        rivals = {
-            "lean scan": lean(units, batch, examples, epochs, jax.random.permutation),
-            "lean scan, own shuffle": lean(units, batch, examples, epochs, shuffled),
-        }
-        steps = epochs * examples // batch
-        print(f"{name}: {epochs} epochs of {examples} examples")
-        for run_name, run in runs.items():
-            for rival_name, rival in rivals.items():
-                ratio, low, high, took = compared(run, lambda r=rival, t=train, k=key: r(k, *t), pairs)
-                print(
-                    f"  {run_name:<30} / {rival_name:<24} {ratio:5.2f}  ({low:.2f}…{high:.2f})  {took / steps * 1e6:7.1f} µs a step"
-                )
-        host = np.asarray(train[0]), np.asarray(train[1])
-        ratio, low, high, took = compared(
-            lambda h=host, u=units, b=batch, e=epochs: scikit_learn(*h, u, b, e), runs["fit"], 3
-        )
-        print(
-            f"  {'scikit-learn MLPClassifier':<30} / {'fit':<24} {ratio:5.2f}  ({low:.2f}…{high:.2f})  {took / steps * 1e6:7.1f} µs a step"
-        )
+    for name, case in CASES.items():
+        print(f"{name}: {case[4]} epochs of {case[3]:,} examples")
+        measure(*case)
 
 
 if __name__ == "__main__":

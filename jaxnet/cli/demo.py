@@ -102,7 +102,7 @@ def one_network(data: jn.Data, seed: int):
 
 
 def small_run(key, rate, data):
-    """One member: the very same `fit`, its learning rate an argument. Returns the best validation accuracy, NaN if diverged."""
+    """One member: the same `fit`, its rate an argument. Returns its validation accuracy, NaN if it diverged."""
     optimizer = optax.sgd(rate, momentum=0.9)
     program = jn.program(jn.mlp(SMALL), jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH)
     fitted = jn.fit(key, program, data, epochs=SMALL_EPOCHS)
@@ -126,15 +126,14 @@ def many_networks(data: jn.Data, seed: int):
     accuracies, all_together = timed(together, all_keys, all_rates, data)
     accuracies = np.asarray(accuracies).reshape(len(RATES), SEEDS)
 
-    best = int(np.nanargmax(np.nanmean(np.where(np.isnan(accuracies), 0, accuracies), axis=1)))
+    best = int(np.argmax(np.nan_to_num(accuracies).mean(axis=1)))
+    diverged = int(np.isnan(accuracies).sum())
     print(
-        f"{count} networks at once ({len(RATES)} learning rates × {SEEDS} seeds, vmap of the same fit), {SMALL_EPOCHS} epochs each"
-    )
-    print(
-        f"  one alone {one * 1e3:.1f} ms, in the population {all_together / count * 1e3:.1f} ms per network; compiling both {compiling:.1f} s"
-    )
-    print(
-        f"  best learning rate {RATES[best]:.2g}: validation accuracy {accuracies[best].mean():.2%}; {np.isnan(accuracies).sum()} of {count} diverged\n"
+        f"{count} networks at once: {len(RATES)} rates × {SEEDS} seeds, {SMALL_EPOCHS} epochs, by vmap of fit\n"
+        f"  one alone {one * 1e3:.1f} ms, in the population {all_together / count * 1e3:.1f} ms per network; "
+        f"compiling both {compiling:.1f} s\n"
+        f"  best learning rate {RATES[best]:.2g}: validation accuracy {accuracies[best].mean():.2%}; "
+        f"{diverged} of {count} diverged\n"
     )
     return accuracies, {
         "one network alone": one,
@@ -154,10 +153,8 @@ def show_proof(rows: list[dict]) -> None:
     """The table of the proof, and its verdict."""
     print("hand-written backward against jax.grad, float64 (largest error as a share of the leaf's scale)")
     for r in rows:
-        mark = "ok" if r["error"] <= r["bound"] else "WRONG"
-        print(
-            f"  {r['layer']:<28} {r['leaf']:<5} {'×'.join(map(str, r['shape'])) or '1':<8} {r['error']:8.1e} ≤ {r['bound']:.0e}  {mark}"
-        )
+        shape, mark = "×".join(map(str, r["shape"])) or "1", "ok" if r["error"] <= r["bound"] else "WRONG"
+        print(f"  {r['layer']:<28} {r['leaf']:<5} {shape:<8} {r['error']:8.1e} ≤ {r['bound']:.0e}  {mark}")
     right = sum(r["error"] <= r["bound"] for r in rows)
     print(f"  {right} of {len(rows)} agree\n")
 

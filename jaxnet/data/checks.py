@@ -176,7 +176,7 @@ def check_targets(loss: Loss, output: Any, y: Any) -> None:
 
 def _narrow(array):
     """64-bit floats and integers in JAX's defaults, float32 and int32 unless x64 is on; others as they are."""
-    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if array.dtype == np.float64 and jnp.result_type(float) == jnp.float32:
         global _narrowed
         if not _narrowed:
             _narrowed = True

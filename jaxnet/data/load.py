@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnet.data.csvfile import nearest
 from jaxnet.data.standardize import as_float
-from jaxnet.data.tables import nearest, read_csv
+from jaxnet.data.tables import read_csv
 
 __all__ = ["load", "read_idx"]
 

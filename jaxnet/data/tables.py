@@ -16,25 +16,20 @@ more; other numbers are regressed; `task` overrides. A label is an int32, the po
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
 import math
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from itertools import compress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.data import csvfile
+from jaxnet.data.csvfile import CsvFile
 from jaxnet.data.standardize import as_float, column_statistics
 
-__all__ = ["Column", "Encoding", "Table", "encode", "nearest", "read_csv"]
+__all__ = ["Column", "Encoding", "Table", "encode", "read_csv"]
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 MOST_CATEGORIES = 100  # a column of text with more is probably an identifier
 MOST_INTEGER_CLASSES = 20  # a target of whole numbers with more is a quantity
 
@@ -144,16 +139,16 @@ def read_csv(
         raise ValueError(f"task: got {task!r}, expected None, 'classification' or 'regression'")
     if missing not in ("refuse", "drop", "mean"):
         raise ValueError(f"missing: got {missing!r}, expected 'refuse', 'drop' or 'mean'")
-    file = _read(path)
+    file = csvfile.read_file(path)
     ignored = _names("ignore", ignore)
     if not isinstance(target, str):
-        raise TypeError(f"target: got {target!r}, expected one of the columns {_list(file.columns)}")
+        raise TypeError(f"target: got {target!r}, expected one of the columns {csvfile.listed(file.columns)}")
     for name in (target, *ignored):
         file.require(name)
     features = [name for name in file.columns if name not in (target, *ignored)]
     if not features or target in ignored:
         raise ValueError(
-            f"{file.path}: got target {target!r} and ignore={ignored} of the columns {_list(file.columns)}; "
+            f"{file.path}: got target {target!r} and ignore={ignored} of the columns {csvfile.listed(file.columns)}; "
             "expected at least one feature besides, and a target that is not ignored"
         )
     if missing == "drop":
@@ -191,7 +186,7 @@ def encode(
     """
     if not isinstance(encoding, Encoding):
         raise TypeError(f"encoding: got {type(encoding).__name__}, expected read_csv(...).encoding")
-    file = _read(path)
+    file = csvfile.read_file(path)
     features = [column.name for column in encoding.columns]
     for name in features:
         file.require(name)
@@ -199,8 +194,8 @@ def encode(
     extra = [name for name in file.columns if name not in known]
     if extra:
         raise ValueError(
-            f"{file.path}: got columns that training did not see, {_list(extra)}; expected the features "
-            f"{_list(features)} and perhaps the target {encoding.target!r}: name the others in ignore="
+            f"{file.path}: got columns that training did not see, {csvfile.listed(extra)}; expected the features "
+            f"{csvfile.listed(features)} and perhaps the target {encoding.target!r}: name the others in ignore="
         )
     unfilled = [column.name for column in encoding.columns if column.fill is None]
     file.refuse_missing(unfilled, "; nothing to fill them with was learned in training (missing='mean')")
@@ -211,130 +206,23 @@ def encode(
     return x, _targets(file, encoding)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence part that names the known name nearest to a misspelt one; "" if none is near.
-
-    >>> nearest("digit", ["digits", "wine"])
-    " Did you mean 'digits'?"
-    """
-    by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
-    return f" Did you mean {by_folded[close[0]]!r}?" if close else ""
-
-
-class _File(NamedTuple):
-    """A CSV file as text: stripped cells by column, None where missing."""
-
-    path: Path
-    columns: dict[str, list[str | None]]
-    lines: list[int]  # the line of the file that each row ends on
-
-    def require(self, name: str) -> None:
-        if name not in self.columns:
-            raise ValueError(
-                f"{self.path}: got no column {name!r}, expected it among those of the first line: "
-                f"{_list(self.columns)}.{nearest(name, self.columns)}"
-            )
-
-    def without_missing(self, names: list[str]) -> _File:
-        complete = [None not in cells for cells in zip(*(self.columns[name] for name in names), strict=True)]
-        if not any(complete):
-            raise ValueError(f"{self.path}: got a missing value in every row, expected complete rows; see ignore=")
-        columns = {name: list(compress(self.columns[name], complete)) for name in names}
-        return _File(self.path, columns, list(compress(self.lines, complete)))
-
-    def refuse_missing(self, names: list[str], cure: str) -> None:
-        missing = [name for name in names if None in self.columns[name]]
-        if missing:
-            places = (
-                f"{self.columns[name].count(None)} in column {name!r} (first in line "
-                f"{self.lines[self.columns[name].index(None)]})"
-                for name in missing[:10]
-            )
-            more = f" and in {len(missing) - 10} more columns" if len(missing) > 10 else ""
-            raise ValueError(
-                f"{self.path}: got missing values, {', '.join(places)}{more}; expected none: fill them in{cure}"
-            )
-
-
-def _read(path: str | os.PathLike[str]) -> _File:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path: got {type(path).__name__}, expected the path of a CSV file")
-    path = Path(path)
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"{path}: got {got}, expected a CSV file; mind the working folder")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: got bytes that are not UTF-8 ({error}); save it as CSV UTF-8") from error
-    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
-    widths = {d: len(next(csv.reader([first], delimiter=d, skipinitialspace=True), ())) for d in ",;\t"}
-    delimiter = max(widths, key=lambda d: widths[d])
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:  # a row of one blank cell is a blank line
-        rows = [(row, reader.line_num) for row in reader if len(row) > 1 or "".join(row).strip()]
-    except csv.Error as error:
-        raise ValueError(f"{path}: got broken CSV, seen in line {reader.line_num} ({error}); mend it") from error
-    names = [name.strip() for name in rows[0][0]] if rows else []
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if not names or repeated or "" in names or all(_number(name) is not None for name in names):
-        got = _list(repeated or names) + " repeated" * bool(repeated) if names else "an empty file"
-        raise ValueError(f"{path}: got {got}, expected a header of distinct names, none empty, not all numbers")
-    if len(rows) == 1:
-        raise ValueError(f"{path}: got a header and no rows, expected at least one example")
-    for row, line in rows:
-        if len(row) != len(names):
-            raise ValueError(
-                f"{path}: got {len(row)} cells in line {line}, expected {len(names)} as in the header "
-                f"(delimiter {delimiter!r}); quote cells that contain the delimiter"
-            )
-    columns: dict[str, list[str | None]] = {}
-    for name, cells in zip(names, zip(*(row for row, _ in rows[1:]), strict=True), strict=True):
-        stripped = {cell: cell.strip() for cell in set(cells)}
-        meaning = {cell: None if bare.casefold() in MISSING else bare for cell, bare in stripped.items()}
-        columns[name] = [meaning[cell] for cell in cells]
-    return _File(path, columns, [line for _, line in rows[1:]])
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-def _numbers(file: _File, name: str) -> tuple[list[float], int | None]:
-    """The numbers of a column, NaN where missing; and the row of the first cell that is no number, if any."""
-    cells = file.columns[name]
-    numbers: list[float] = []
-    for row, cell in enumerate(cells):
-        number = math.nan if cell is None else _number(cell)
-        if number is None:
-            return numbers, row
-        numbers.append(number)
-    for row, number in enumerate(numbers):
-        if not math.isfinite(number) and cells[row] is not None:
-            raise ValueError(f"{_at(file, name, row)}; expected a finite number; replace it or leave it empty")
-    return numbers, None
-
-
-def _positions(file: _File, name: str, cells: list[str | None], known: tuple[str, ...]) -> np.ndarray:
+def _positions(file: CsvFile, name: str, cells: list[str | None], known: tuple[str, ...]) -> np.ndarray:
     """The position of each cell among the known values."""
     index: dict[str | None, int] = {value: position for position, value in enumerate(known)}
     for row, cell in enumerate(cells):
         if cell not in index:
-            raise ValueError(f"{_at(file, name, row)}; expected {_list(known)}.{nearest(str(cell), known)}")
+            raise ValueError(
+                f"{csvfile.at(file, name, row)}; expected {csvfile.listed(known)}.{csvfile.nearest(str(cell), known)}"
+            )
     return np.array([index[cell] for cell in cells], np.int32)
 
 
-def _infer_column(file: _File, name: str, missing: str) -> Column:
+def _infer_column(file: CsvFile, name: str, missing: str) -> Column:
     cells = file.columns[name]
     present = {cell for cell in cells if cell is not None}
     if not present:
         raise ValueError(f"{file.path}: got no value in column {name!r}, expected some; see ignore=")
-    numbers, row = _numbers(file, name)
+    numbers, row = csvfile.numbers(file, name)
     if row is None:
         values = [number for number in numbers if not math.isnan(number)]
         mean = float(column_statistics(values).mean)
@@ -343,15 +231,15 @@ def _infer_column(file: _File, name: str, missing: str) -> Column:
     categories = tuple(sorted(present | ({fill} if fill else set())))
     if len(categories) > MOST_CATEGORIES:
         raise ValueError(
-            f"{_at(file, name, row)}, no number, and {len(categories)} different values; expected numbers "
+            f"{csvfile.at(file, name, row)}, no number, and {len(categories)} different values; expected numbers "
             f"(no thousands separators, no decimal commas) or at most {MOST_CATEGORIES} categories; "
             "a column that identifies examples belongs in ignore="
         )
     return Column(name, "category", categories, fill)
 
 
-def _infer_classes(file: _File, target: str, task: str | None) -> tuple[str, ...] | None:
-    numbers, row = _numbers(file, target)
+def _infer_classes(file: CsvFile, target: str, task: str | None) -> tuple[str, ...] | None:
+    numbers, row = csvfile.numbers(file, target)
     if row is None:
         distinct = sorted(set(numbers))
         whole = all(number.is_integer() for number in distinct)
@@ -360,12 +248,12 @@ def _infer_classes(file: _File, target: str, task: str | None) -> tuple[str, ...
             return None
         classes = tuple(map(_class_name, distinct))
     elif task == "regression":
-        raise ValueError(f"{_at(file, target, row)}; expected numbers only, for task='regression'")
+        raise ValueError(f"{csvfile.at(file, target, row)}; expected numbers only, for task='regression'")
     else:
         classes = tuple(sorted({cell for cell in file.columns[target] if cell is not None}))
         if task is None and len(classes) > MOST_CATEGORIES:
             raise ValueError(
-                f"{_at(file, target, row)}, no number, and {len(classes)} different values; expected numbers "
+                f"{csvfile.at(file, target, row)}, no number, and {len(classes)} different values; expected numbers "
                 f"or at most {MOST_CATEGORIES} classes; if they are classes, pass task='classification'"
             )
     if len(classes) < 2:
@@ -377,13 +265,13 @@ def _class_name(number: float) -> str:
     return str(int(number)) if number.is_integer() else repr(number)
 
 
-def _features(file: _File, encoding: Encoding) -> np.ndarray:
+def _features(file: CsvFile, encoding: Encoding) -> np.ndarray:
     parts = []
     for column in encoding.columns:
         if column.kind == "number":
-            numbers, row = _numbers(file, column.name)
+            numbers, row = csvfile.numbers(file, column.name)
             if row is not None:
-                raise ValueError(f"{_at(file, column.name, row)}; expected a number, as in training")
+                raise ValueError(f"{csvfile.at(file, column.name, row)}; expected a number, as in training")
             values = np.array(numbers)
             values[np.isnan(values)] = column.fill
             parts.append(as_float(values, f"{file.path}: column {column.name!r}")[:, None])
@@ -395,27 +283,18 @@ def _features(file: _File, encoding: Encoding) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _targets(file: _File, encoding: Encoding) -> np.ndarray:
+def _targets(file: CsvFile, encoding: Encoding) -> np.ndarray:
     name, classes = encoding.target, encoding.classes
     if classes is None:
-        numbers, row = _numbers(file, name)
+        numbers, row = csvfile.numbers(file, name)
         if row is not None:
-            raise ValueError(f"{_at(file, name, row)}; expected a number, as in training")
+            raise ValueError(f"{csvfile.at(file, name, row)}; expected a number, as in training")
         return as_float(numbers, f"{file.path}: column {name!r}")
     cells = file.columns[name]
-    if all(_number(c) is not None for c in classes):  # written 1 or 1.0: the same class
-        numbers_or_none = [_number(cell or "") for cell in cells]
+    if all(csvfile.number(c) is not None for c in classes):  # written 1 or 1.0: the same class
+        numbers_or_none = [csvfile.number(cell or "") for cell in cells]
         cells = [c if n is None else _class_name(n) for c, n in zip(cells, numbers_or_none, strict=True)]
     return _positions(file, name, cells, classes)
-
-
-def _at(file: _File, name: str, row: int) -> str:
-    return f"{file.path}: got {file.columns[name][row]!r} in line {file.lines[row]}, column {name!r}"
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _names(what: str, names: Collection[str]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ gradient beyond its bound, a diverged run or an empty list is written out as suc
 bytes; the file appears whole or not at all.
 """
 
-import html
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxnet.report import figures
+from jaxnet.report.pieces import SPACE, count, duration, escape, panel, percent, scientific, section, spread, table
 
-SPACE = "\u202f"  # a narrow space that does not break, between number and unit
 LARGEST = 40  # mistakes shown
 
 
@@ -105,6 +104,7 @@ def page(results: DemoResults) -> str:
 
 
 def header(r: DemoResults) -> str:
+    """The claim and the four numbers."""
     bad = sum(not row.holds for row in r.proof)
     checked = "no gradient checked" if not r.proof else "every gradient checked"
     checked = f"{bad} of {count(len(r.proof), 'gradient')} beyond the bound" if bad else checked
@@ -142,6 +142,7 @@ Every number on this page was measured by the run that wrote it.</p>
 
 
 def proof(r: DemoResults) -> str:
+    """The table of the gradients."""
     lead = """Each layer carries its backward rule, derived by hand. Here it meets automatic
 differentiation, array by array, in float64."""
     if not r.proof:
@@ -162,6 +163,8 @@ differentiation, array by array, in float64."""
 
 
 def learning(r: DemoResults) -> str:
+    """The curves of the one network."""
+
     def values(name: str) -> np.ndarray:
         v = np.asarray(r.history.get(name, []), float)
         return v[: np.flatnonzero(np.isfinite(v)).max(initial=-1) + 1]
@@ -184,6 +187,7 @@ def learning(r: DemoResults) -> str:
 
 
 def rates(r: DemoResults) -> str:
+    """Accuracy against learning rate."""
     there = np.isfinite(r.accuracies)
     lost = r.accuracies.size - int(there.sum())
     if not there.any():
@@ -200,10 +204,7 @@ def rates(r: DemoResults) -> str:
     keys += f'<span class="key band">95{SPACE}% interval of the mean</span>' if (n > 1).any() else ""
     label = f"Accuracy against learning rate; highest mean {top}; {told}"
     drawn = figures.rate_curve("rates", label, r.rates, r.accuracies)
-    rows = [
-        [f"{r.rates[i]:.3g}", percent(mean[i]), spread(low[i], high[i]), str(n[i])]
-        for i in np.argsort(r.rates)
-    ]
+    rows = [[f"{r.rates[i]:.3g}", percent(mean[i]), spread(low[i], high[i]), str(n[i])] for i in np.argsort(r.rates)]
     head = ["Learning rate", "Mean", f"95{SPACE}% interval", "Seeds"]
     note = f"<p>{told} Intervals are Student’s t over seeds.</p>"
     panels = panel("Accuracy by learning rate", drawn, keys, note)
@@ -212,6 +213,7 @@ def rates(r: DemoResults) -> str:
 
 
 def errors(r: DemoResults) -> str:
+    """The confusion matrix and the mistakes."""
     right, total = int(np.trace(r.confusion)) if r.confusion.size else 0, int(r.confusion.sum())
     matrix = "<p>No test digits were classified.</p>"
     if total:
@@ -233,6 +235,7 @@ def errors(r: DemoResults) -> str:
 
 
 def details(r: DemoResults) -> str:
+    """Settings, times and versions."""
     timed = {k: duration(v) for k, v in r.seconds.items()}
     panels = ""
     for title, entries in (("Settings", r.settings), ("Time", timed), ("Versions", r.versions)):
@@ -241,67 +244,6 @@ def details(r: DemoResults) -> str:
     return section("How it was made", "", panels, "three") + "\n</main>"
 
 
-# Pieces: text and HTML of one value.
-
-
 def trained(r: DemoResults) -> int:
+    """How many networks were trained."""
     return r.accuracies.size + bool(r.history)
-
-
-def section(title: str, lead: str, content: str, kind: str = "") -> str:
-    lead = f'<p class="lead">{lead}</p>\n' if lead else ""
-    return f'<section>\n<h2>{title}</h2>\n{lead}<div class="panels {kind}">\n{content}</div>\n</section>'
-
-
-def panel(title: str, content: str, keys: str = "", note: str = "") -> str:
-    top = f"<h3>{title}</h3>" if title else ""
-    top += f'<p class="keys">{keys}</p>' if keys else ""
-    top = f'<div class="top">{top}</div>' if top else ""
-    return f'<div class="panel">{top}{content}{note}</div>\n'
-
-
-def table(title: str, head: list[str], rows: list[list[str]], numeric: int) -> str:
-    """A table of HTML cells; the first cell of a row is its heading, those from `numeric` on are numbers."""
-
-    def cells(tag: str, texts: list[str], first: int) -> str:
-        kinds = [' class="number"' if j >= numeric else "" for j in range(first, first + len(texts))]
-        return "".join(f"<{tag}{kind}>{text}</{tag[:2]}>" for kind, text in zip(kinds, texts, strict=True))
-
-    columns = cells('th scope="col"', head, 0)
-    top = f"<thead><tr>{columns}</tr></thead>" if head else ""
-    body = "".join(f'<tr><th scope="row">{row[0]}</th>{cells("td", row[1:], 1)}</tr>\n' for row in rows)
-    frame = f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">'
-    return f"{frame}<table>{top}<tbody>\n{body}</tbody></table></div>"
-
-
-def escape(text: object) -> str:
-    return html.escape(str(text))
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}{SPACE}%" if np.isfinite(share) else "–"
-
-
-def spread(low: float, high: float) -> str:
-    return f"{100 * low:.1f} – {percent(high)}" if np.isfinite(low) else "–"
-
-
-def scientific(value: float) -> str:
-    if value == 0 or not np.isfinite(value):
-        return f"{value:g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}{SPACE}×{SPACE}10<sup>{int(exponent)}</sup>".replace("-", "−")
-
-
-def three_digits(value: float) -> str:
-    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}" if value > 0 else "0"
-
-
-def duration(seconds: float) -> str:
-    """Three digits in the unit that fits: 640 µs, 12.3 ms, 1.84 s."""
-    scale, unit = (1.0, "s") if not seconds < 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
-    return f"{three_digits(seconds * scale)}{SPACE}{unit}" if np.isfinite(seconds) else "–"
-
-
-def count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -55,9 +55,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def confidence_band(
-    values: np.ndarray, confidence: float = 0.95
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def confidence_band(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over the last axis and its Student-t interval: mean ± t(n−1)·s/√n, per row of `values` (r, s).
 
     NaNs are dropped row by row; low and high are NaN where fewer than two values are left, mean at none.
@@ -118,9 +116,7 @@ def inline_svg(figure: "Figure", name: str, label: str) -> str:
     return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(label)}">{body}</svg>'
 
 
-def curves(
-    name: str, label: str, series: dict[str, np.ndarray], best_epoch: int, *, percent: bool = False
-) -> str:
+def curves(name: str, label: str, series: dict[str, np.ndarray], best_epoch: int, *, percent: bool = False) -> str:
     """Curves over epochs 1, 2, …: sentinel colour -> values; the best epoch is marked on the orange one."""
     with style():
         from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator

@@ -97,10 +97,9 @@ def compare_gradients(
             inputs = _rounded_once_more(jax.random.key(seed), (params, batch))
             _, moved = expected(inputs[0], state, inputs[1], key=key, train=train)
             rounded = jax.tree.map(lambda r, a, b: jnp.maximum(r, jnp.abs(a - b)), rounded, moved, expected_grads)
-    if jax.tree.structure(grads) != jax.tree.structure(expected_grads):
-        raise ValueError(
-            f"got gradients of the tree {jax.tree.structure(grads)}; expected {jax.tree.structure(expected_grads)}"
-        )
+    trees = [str(jax.tree.structure(tree)) for tree in (grads, expected_grads)]
+    if trees[0] != trees[1]:
+        raise ValueError(f"got gradients of the tree {trees[0]}; expected {trees[1]}")
     largest = max((float(jnp.abs(b).max(initial=0)) for b in jax.tree.leaves(expected_grads)), default=0.0)
     leaves = [_compared("loss", loss, expected_loss, 0.0, bound)]
     for (path, a), b, r in zip(

@@ -13,10 +13,10 @@ from jax import Array
 
 
 class Cut(NamedTuple):
-    """`count` batches of `size` examples, starting at example `start`."""
+    """`batches` batches of `size` examples, starting at example `start`."""
 
     start: int
-    count: int
+    batches: int
     size: int
 
 
@@ -24,9 +24,9 @@ def cuts(examples: int, size: int) -> tuple[Cut, ...]:
     """One or two runs of equal batches that cover `examples`, none above `size`.
 
     >>> cuts(1437, 32)
-    (Cut(start=0, count=42, size=32), Cut(start=1344, count=3, size=31))
+    (Cut(start=0, batches=42, size=32), Cut(start=1344, batches=3, size=31))
     >>> cuts(64, 32)
-    (Cut(start=0, count=2, size=32),)
+    (Cut(start=0, batches=2, size=32),)
     """
     count = -(-examples // size)
     small, larger = divmod(examples, count)
@@ -47,7 +47,7 @@ def scan_batches(
     """
     results = []
     for cut in cuts(order.shape[0], size):
-        rows = order[cut.start : cut.start + cut.count * cut.size].reshape(cut.count, cut.size)
+        rows = order[cut.start : cut.start + cut.batches * cut.size].reshape(cut.batches, cut.size)
         carry, ys = jax.lax.scan(body, carry, rows)
         results.append((cut.size, ys))
     return carry, results

@@ -112,7 +112,7 @@ def predict(net: Layer, fitted: Any, x: Any, *, size: int = PIECE):
         raise ValueError("predict: got no examples; expected at least one")
     pieces = []
     for cut in cuts(count, size):
-        for i in range(cut.count):
+        for i in range(cut.batches):
             start = cut.start + i * cut.size
             piece = jax.tree.map(lambda a, s=start, n=cut.size: a[s : s + n], x)
             pieces.append(net.apply(fitted.params, fitted.state, piece)[0])

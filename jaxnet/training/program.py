@@ -202,15 +202,22 @@ def program(
         outcome = jnp.where(
             finite, jnp.where(stopped, outcomes.STOPPED_EARLY, outcomes.EPOCHS_EXHAUSTED), outcomes.DIVERGED
         )
-        best = choose(
-            keep,
-            (params, train.state, row, number),
-            (carry.params, carry.state, carry.metrics, carry.best_epoch),
-        )
+        now = params, train.state, row, number
+        before = carry.params, carry.state, carry.metrics, carry.best_epoch
+        best_params, best_state, best_row, best_epoch = choose(keep, now, before)
         return Carry(
-            train, carry.order_key, *best[:3], best_loss, best[3], waited, number,
-            outcome.astype(jnp.int32), stopped | ~finite,
-        ), row  # fmt: skip
+            train=train,
+            order_key=carry.order_key,
+            params=best_params,
+            state=best_state,
+            metrics=best_row,
+            best_loss=best_loss,
+            best_epoch=best_epoch,
+            waited=waited,
+            epoch=number,
+            outcome=outcome.astype(jnp.int32),
+            done=stopped | ~finite,
+        ), row
 
     def finish(carry: Carry, rows: dict[str, Array]) -> Fitted:
         return Fitted(carry.params, carry.state, rows, carry.metrics, carry.best_epoch, carry.epoch, carry.outcome)

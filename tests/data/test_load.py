@@ -78,7 +78,7 @@ def small_fashion(tmp_path, monkeypatch):
         content = idx_bytes(arrays[name])
         monkeypatch.setitem(CHECKSUMS, name, hashlib.sha256(content).hexdigest())
         if "images" in name:
-            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
         else:
             (tmp_path / name).write_bytes(content)
     return tmp_path, arrays
@@ -149,10 +149,10 @@ IDX = idx_bytes(np.arange(6, dtype=np.uint8).reshape(2, 3))
         (IDX[:-1], r"got 5 bytes of data, expected 6 for the shape \(2, 3\)"),
         (IDX + b"1", r"got 7 bytes of data, expected 6"),
         (IDX[:4] + b"\xff" * 8, r"got 0 bytes of data, expected \d+ for the shape \(4294967295, 4294967295\)"),
-        (gzip.compress(IDX)[:-9], r"got a broken gzip file"),
-        (gzip.compress(IDX)[:-8] + bytes(8), r"got a broken gzip file \(CRC"),
+        (gzip.compress(IDX, mtime=0)[:-9], r"got a broken gzip file"),
+        (gzip.compress(IDX, mtime=0)[:-8] + bytes(8), r"got a broken gzip file \(CRC"),
         (b"\x1f\x8b" + bytes(30), r"got a broken gzip file"),
-        (gzip.compress(IDX)[:10] + b"\xff" * 20, r"got a broken gzip file \(Error -3"),
+        (gzip.compress(IDX, mtime=0)[:10] + b"\xff" * 20, r"got a broken gzip file \(Error -3"),
     ],
 )
 def test_damaged_idx_files(tmp_path, content, sentence):

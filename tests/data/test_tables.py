@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnet.data.tables import Column, Encoding, encode, nearest, read_csv
+from jaxnet.data.csvfile import nearest
+from jaxnet.data.tables import Column, Encoding, encode, read_csv
 
 FLOAT = jnp.result_type(float)
 

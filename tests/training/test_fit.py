@@ -57,7 +57,7 @@ def looped(key, net, optimizer, train, valid, *, epochs, batch_size, patience=No
         order = np.asarray(shuffled(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), len(train[1])))
         total, weight = 0.0, 0.0
         for cut in cuts(len(order), batch_size):
-            for i in range(cut.count):
+            for i in range(cut.batches):
                 rows = order[cut.start + i * cut.size :][: cut.size]
                 batch = tuple(a[rows] for a in train)
                 now, metrics = step(now, batch)
@@ -208,12 +208,13 @@ def test_orders_are_uniform():
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 63, 64, 65, 1437])
 @pytest.mark.parametrize("size", [1, 2, 31, 32])
 def test_cuts_cover_and_differ_by_at_most_one(n, size):
-    sizes = [cut.size for cut in cuts(n, size) for _ in range(cut.count)]
+    sizes = [cut.size for cut in cuts(n, size) for _ in range(cut.batches)]
     assert sum(sizes) == n
     assert len(sizes) == -(-n // size)
     assert max(sizes) <= size
     assert max(sizes) - min(sizes) <= 1
-    assert [cut.start for cut in cuts(n, size)] == list(np.cumsum([0] + [c.count * c.size for c in cuts(n, size)])[:-1])
+    ends = np.cumsum([cut.batches * cut.size for cut in cuts(n, size)])
+    assert [cut.start for cut in cuts(n, size)] == [0, *ends[:-1]]
 
 
 def test_rows_pick_folds_and_bootstraps():
@@ -277,7 +278,7 @@ def test_averaged_parameters_are_validated_and_returned():
     for epoch in range(1, 5):
         order = shuffled(jax.random.fold_in(jax.random.fold_in(KEY, 1), epoch), 40)
         for cut in cuts(40, 16):
-            for i in range(cut.count):
+            for i in range(cut.batches):
                 rows = order[cut.start + i * cut.size :][: cut.size]
                 _, grads = gradient(params, {}, (data.train[0][rows], data.train[1][rows]))
                 params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
