@@ -187,6 +187,19 @@ def test_a_write_cut_off_by_a_limit_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+def test_links_stay_and_only_files_are_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    checkpoint.save(tmp_path / "link", {}, {"n": 1})
+    checkpoint.save(tmp_path / "link", {}, {"n": 2})
+    assert (tmp_path / "link").is_symlink()
+    assert checkpoint.load(tmp_path / "a") == ({}, {"n": 2})
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="no regular file"):
+        checkpoint.save(tmp_path / "pipe", {}, {})
+    assert sorted(os.listdir(tmp_path)) == ["a", "link", "pipe"]
+
+
 @pytest.mark.parametrize("place", ["missing/a", "file/a", "folder"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
     (tmp_path / "file").write_bytes(b"")

@@ -1,5 +1,6 @@
 """gradient functions: weights, penalties, means over examples, keys and states, on both roads."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -62,13 +63,13 @@ def same(one, other):
 @pytest.mark.newer
 @pytest.mark.source("GB-8.1.3-redundancy")
 @both_roads
-@given(repeats=st.lists(st.integers(0, 4), min_size=6, max_size=6).filter(any))
-def test_integer_weights_are_repeated_rows(make, repeats):
-    gradient = make(NET, losses.softmax_cross_entropy)
-    rows = np.repeat(np.arange(6), repeats)
-    (value, _), grads = gradient(PARAMS, {}, (X[rows], jnp.asarray(LABELS[rows])))
+@given(rows=st.lists(st.integers(0, 5), min_size=8, max_size=8))
+def test_integer_weights_are_repeated_rows(make, rows):
+    repeats = np.bincount(rows, minlength=6)
+    labels = jnp.asarray(LABELS)
+    value, grads = value_and_grads(make, losses.softmax_cross_entropy, X[np.array(rows)], labels[np.array(rows)])
     for weight in (jnp.asarray(repeats), jnp.asarray(repeats, X.dtype), jnp.asarray(repeats, X.dtype) / 8):
-        weighted, weighted_grads = value_and_grads(make, losses.softmax_cross_entropy, X, jnp.asarray(LABELS), weight)
+        weighted, weighted_grads = value_and_grads(make, losses.softmax_cross_entropy, X, labels, weight)
         near(weighted, value)
         jax.tree.map(near, weighted_grads, grads)
 
@@ -137,7 +138,7 @@ def test_minibatch_gradients_are_unbiased_and_their_error_falls_with_the_root():
     gradient = jn.backprop(NET, losses.squared_error)
     x, y = drawn(40, 2, seed=9), drawn(40, 3, seed=10)
     params, x, y = jax.tree.map(lambda a: a.astype(jnp.float32), (PARAMS, x, y))
-    one_by_one = jax.vmap(lambda x, y: ravel_pytree(gradient(params, {}, (x[None], y[None]))[1])[0])(x, y)
+    one_by_one = jax.jit(jax.vmap(lambda x, y: ravel_pytree(gradient(params, {}, (x[None], y[None]))[1])[0]))(x, y)
     full = np.asarray(ravel_pytree(gradient(params, {}, (x, y))[1])[0], np.float64)
     each = np.asarray(one_by_one, np.float64)
     rows = np.random.default_rng(0).integers(0, 40, (10000, 64))
@@ -243,10 +244,10 @@ def test_only_leaves_named_w_are_penalized():
 
 
 def test_a_traced_penalty_gives_the_bits_of_a_static_one():
-    def at(alpha):
-        return jn.penalized(jn.backprop(NET, losses.squared_error), l2=alpha)(PARAMS, {}, (X, ONE_HOT))
+    def at(alpha, params, batch):
+        return jn.penalized(jn.backprop(NET, losses.squared_error), l2=alpha)(params, {}, batch)
 
-    same(jax.jit(at)(0.1), jax.jit(lambda: at(0.1))())
+    same(jax.jit(at)(0.1, PARAMS, (X, ONE_HOT)), jax.jit(partial(at, 0.1))(PARAMS, (X, ONE_HOT)))
 
 
 @pytest.mark.source("GB-7.1.1-L2", "M-8.1b")
@@ -359,8 +360,8 @@ def test_strict_promotion_and_the_dtypes_of_the_parameters(make, loss, dtype):
         (plain, _), _ = jax.jit(gradient)(params, {}, (x, y))
     assert {a.dtype.name for a in (value, plain, *jax.tree.leaves(grads))} == {jnp.dtype(dtype).name}
     if dtype == X.dtype:
-        weighted, weighted_grads = value_and_grads(make, loss, X, y, jnp.arange(6))
-        near(grads["dense_1"]["b"], weighted_grads["dense_1"]["b"])
+        _, loose = value_and_grads(make, loss, X, y, jnp.arange(6))
+        near(grads["dense_1"]["b"], loose["dense_1"]["b"])
 
 
 @pytest.mark.source("GB-6.5.8-DTYPES")
