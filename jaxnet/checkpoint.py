@@ -1,15 +1,16 @@
 """Arrays that reach the disk whole, and come back exactly as they were or not at all.
 
-    save(path, tree, settings)          a nested dict of arrays, and what they belong to, in one file
+    save(path, tree, settings)          a nested dict of arrays and, as JSON can hold it, what they belong to: one file
     tree, settings = load(path)         NumPy arrays of the same dtypes, shapes and bits
     write_whole(path, content)          any bytes, by the same road to the disk
 
-The file is a safetensors file; its tensors are named by their paths, `params/dense_0/w`. Its metadata hold one JSON
-text: the settings, the SHA-256 of every tensor (safetensors itself doesn't notice a flipped bit) and its own. A file
-is written beside its place and moved there when it is on the disk: a crash or a full disk leaves the old file alone.
+A safetensors file; its tensors are named by their paths, `params/dense_0/w`. Its metadata hold one JSON text: settings,
+the SHA-256 of every tensor (safetensors doesn't notice a flipped bit) and its own. It's written beside its place and
+moved there when it's on the disk: a crash or a full disk leaves the old file alone.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,11 +30,9 @@ FORMAT = 1
 def save(path: str | os.PathLike[str], tree: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write `tree`, a nested dict of arrays (JAX's, NumPy's, numbers), and `settings` to one file; all or nothing.
 
-    `settings` is what JSON can hold; tuples come back as lists, keys as text.
-
     Raises:
         TypeError: a leaf that isn't an array of real numbers, a name that isn't text. OSError: as `write_whole`.
-        ValueError: a name with "/" or that UTF-8 can't hold, settings that JSON can't hold (NaN among them).
+        ValueError: a name with "/" or that UTF-8 can't hold, settings that JSON can't hold, or NaN.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,10 +53,7 @@ def save(path: str | os.PathLike[str], tree: Mapping[str, Any], settings: Mappin
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `save` wrote: (tree, settings), checked against the checksums.
-
-    FileNotFoundError: no such file. ValueError: `save` didn't write it, or it was damaged since; says what differs.
-    """
+    """What `save` wrote, checked: (tree, settings). FileNotFoundError; ValueError for a foreign or damaged file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: got {'a folder' if path.is_dir() else 'no such file'}; expected a checkpoint")
@@ -88,16 +84,18 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 
     OSError: no such folder, no permission, a full disk; it names `path` and leaves nothing behind.
     """
-    path = Path(path)
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    place = Path(os.path.realpath(path))  # links stay what they are
+    draft = place.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
+        if place.exists() and not place.is_file():  # root could replace /dev/null
+            raise OSError(errno.EEXIST, "exists and is no regular file")
         with open(draft, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        os.replace(draft, place)
         if os.name == "posix":  # elsewhere a folder can't be opened
-            folder = os.open(path.parent, os.O_RDONLY)
+            folder = os.open(place.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
     except OSError as error:

@@ -7,6 +7,7 @@ wait for jax. JAXNET_TRACEBACK=1 shows the traceback behind an error line.
 """
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     jaxnet 0.1.0
     0
     """
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # class names where the terminal has no such letters
     try:
         with heard() if argv is None else contextlib.nullcontext():
             _run(sys.argv[1:] if argv is None else list(argv))

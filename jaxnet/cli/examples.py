@@ -1,7 +1,9 @@
 """What train and predict read: a CSV file, an NPZ file or a known data set, as x (n, inputs) and y (n,).
 
-learned(options)                -> Examples          classes and encoding found out from the values
-encoded(data, ignore, record)   -> x, y or None      read as the run's training data were
+    learned(options)                -> Examples          classes and encoding found out from the values
+    encoded(data, ignore, record)   -> x, y or None      read as the run's training data were
+
+An example of more axes than one, such as an image, becomes flat.
 """
 
 import zipfile
@@ -99,9 +101,10 @@ def _bare_x(data: str) -> np.ndarray | None:
         return None
     try:
         with np.load(data, allow_pickle=False) as file:
-            return as_float(file["x"], f"{data}: x") if file.files == ["x"] else None
+            x = file["x"] if file.files == ["x"] else None
     except UNREADABLE:
         return None
+    return None if x is None else as_float(x, f"{data}: x")
 
 
 def _flat(data: str, x: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """The folder that `jaxnet train` leaves and `jaxnet predict` reads.
 
-params.safetensors   the parameters and the layers' state, with the record as settings, under checksums
-history.csv          one row per epoch run
-run.json             the record again, for people: settings, encoding, standardization, network, result, versions
+    params.safetensors   the parameters and the layers' state, with the record as settings, under checksums
+    history.csv          one row per epoch run
+    run.json             the record again, for people: settings, encoding, standardization, network, result, versions
+
+The three are written together or not at all; prediction reads the record that is under checksums.
 """
 
 import json

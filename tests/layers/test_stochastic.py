@@ -32,6 +32,18 @@ def mask(rate, shape, key=KEY):
     return dropout(rate).apply({}, {}, jnp.ones(shape), key=key, train=True)[0]
 
 
+def roads(rate, x, dy):
+    """y and dx in training, by hand and by autodiff."""
+    layer = dropout(rate)
+    y, pullback = jax.vjp(lambda x: layer.apply({}, {}, x, key=KEY, train=True)[0], x)
+    by_hand, grads = layer.backward({}, {}, x, dy, key=KEY, train=True)
+    assert grads == {}
+    return y, by_hand, pullback(dy)[0]
+
+
+traced, static = jax.jit(roads), jax.jit(roads, static_argnums=0)
+
+
 def drawn(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(0.5, 2, shape), jnp.result_type(float))
 
@@ -93,40 +105,30 @@ def test_a_member_of_a_population_has_the_mask_it_has_alone():
 @pytest.mark.source("GB-7.12-dropout-mask")
 @pytest.mark.parametrize("rate", RATES)
 def test_apply_backward_and_autodiff_use_one_mask(rate):
-    layer, x, dy = dropout(rate), drawn((8, 33)), drawn((8, 33), 1)
-    y, pullback = jax.vjp(lambda x: layer.apply({}, {}, x, key=KEY, train=True)[0], x)
-    by_hand, grads = layer.backward({}, {}, x, dy, key=KEY, train=True)
-    assert grads == {}
+    x, dy = drawn((8, 33)), drawn((8, 33), 1)
+    y, by_hand, by_autodiff = static(rate, x, dy)
     m = np.asarray(mask(rate, (8, 33)), np.float64)
     near(y, np.asarray(x, np.float64) * m)
     near(by_hand, np.asarray(dy, np.float64) * m)
-    near(pullback(dy)[0], by_hand)
+    near(by_autodiff, by_hand)
     assert np.all((np.asarray(by_hand) == 0) == (m == 0))  # nothing flows through what was dropped
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1 / 3, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1 / 3, 0.5, 1.0])
 def test_a_traced_rate_gives_the_bits_of_a_static_one(rate):
     x, dy = drawn((8, 33)), drawn((8, 33), 1)
-
-    def roads(rate):
-        layer = dropout(rate)
-        return layer.apply({}, {}, x, key=KEY, train=True)[0], layer.backward({}, {}, x, dy, key=KEY, train=True)[0]
-
-    static = jax.jit(partial(roads, rate))()
-    for number in (rate, np.float32(rate), jnp.float32(rate)):
-        jax.tree.map(np.testing.assert_array_equal, jax.jit(roads)(number), static)
-    jax.tree.map(np.testing.assert_array_equal, jax.jit(partial(roads, np.float32(rate)))(), static)
+    want = static(rate, x, dy)
+    for got in (traced(rate, x, dy), traced(jnp.float32(rate), x, dy), static(np.float32(rate), x, dy)):
+        jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 @pytest.mark.source("GB-6.5.8-UNDEF")
-@pytest.mark.parametrize("traced", [False, True])
-def test_rate_one_drops_everything_without_nan(traced):
-    rate = jnp.float32(1) if traced else 1
+@pytest.mark.parametrize("compiled", [static, traced], ids=["static", "traced"])
+def test_rate_one_drops_everything_without_nan(compiled):
     x = drawn((8, 33))
     with jax.debug_nans(True):  # the scale 1/(1 − rate) is never formed
-        y, pullback = jax.vjp(lambda x: dropout(rate).apply({}, {}, x, key=KEY, train=True)[0], x)
-        gradients = pullback(x)[0], dropout(rate).backward({}, {}, x, x, key=KEY, train=True)[0]
-    for a in (y, *gradients):
+        results = compiled(1.0, x, x), roads(1.0, x, x)
+    for a in jax.tree.leaves(results):
         np.testing.assert_array_equal(a, np.zeros((8, 33)))
 
 
@@ -140,15 +142,13 @@ def test_the_identity_in_inference_and_at_rate_zero(rate, train):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32] + [jnp.float64] * X64, ids=lambda d: d.__name__)
-@pytest.mark.parametrize("rate", [0.25, jnp.float32(0.25)], ids=["static", "array"])
-def test_strict_promotion_and_the_dtype_of_the_input(rate, dtype):
+@pytest.mark.parametrize("compiled", [static, traced], ids=["static", "traced"])
+def test_strict_promotion_and_the_dtype_of_the_input(compiled, dtype):
     x = drawn((8, 33)).astype(dtype)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        y, pullback = jax.vjp(lambda x: dropout(rate).apply({}, {}, x, key=KEY, train=True)[0], x)
-        dx, _ = dropout(rate).backward({}, {}, x, y, key=KEY, train=True)
-        by_autodiff = pullback(y)[0]
-    assert {(a.dtype.name, a.weak_type) for a in (y, dx, by_autodiff)} == {(jnp.dtype(dtype).name, False)}
-    np.testing.assert_array_equal(np.asarray(dx, float), np.asarray(by_autodiff, float))
+        y, by_hand, by_autodiff = compiled(0.25, x, x)
+    assert {(a.dtype.name, a.weak_type) for a in (y, by_hand, by_autodiff)} == {(jnp.dtype(dtype).name, False)}
+    np.testing.assert_array_equal(np.asarray(by_hand, float), np.asarray(by_autodiff, float))
 
 
 # ── in a network ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,13 +33,6 @@ def classifier(optimizer=None, net=None, **options):
     net = net or jn.mlp([8, 3])
     options = {"batch_size": 16} | options
     return jn.program(net, losses.softmax_cross_entropy, optimizer or optax.adam(1e-2), **options)
-
-
-def same(a, b):
-    """Equal bits in every leaf, NaN equal to NaN."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=jax.tree_util.keystr(path))
 
 
 def looped(key, net, optimizer, train, valid, *, epochs, batch_size, patience=None):
@@ -82,7 +76,7 @@ def test_fit_equals_a_python_loop_of_the_jitted_step_bitwise(weights):
     )
     fitted = jn.fit(KEY, classifier(optimizer, net), jn.Data(train), epochs=3)
     params, *_, history = looped(KEY, net, optimizer, train, valid, epochs=3, batch_size=16)
-    same(fitted.params, params)
+    chex.assert_trees_all_equal(fitted.params, params)
     np.testing.assert_allclose(fitted.history["train_loss"], history[:, 0], rtol=1e-6)
 
 
@@ -99,7 +93,7 @@ def test_patience_keeps_the_best_validated_parameters():
     assert 0 < best_epoch < ran == best_epoch + patience < 60
     assert (int(fitted.best_epoch), int(fitted.epochs_run)) == (best_epoch, ran)
     assert int(fitted.outcome) == outcomes.STOPPED_EARLY
-    same(fitted.params, params)
+    chex.assert_trees_all_equal(fitted.params, params)
     np.testing.assert_allclose(fitted.history["valid_loss"][:ran], history[:, 1], rtol=1e-5)
     assert np.isnan(fitted.history["valid_loss"][ran:]).all()
     assert np.isnan(fitted.history["train_loss"][ran:]).all()
@@ -113,13 +107,13 @@ def test_epoch_zero_counts_as_the_best_when_nothing_improves():
     prog = classifier(optax.sgd(-0.1), patience=2)  # uphill
     fitted = jn.fit(KEY, prog, jn.Data(train, valid), epochs=9)
     assert (int(fitted.best_epoch), int(fitted.epochs_run)) == (0, 2)
-    same(fitted.params, jax.jit(prog.start)(KEY, jn.Data(train, valid)).train.params)
+    chex.assert_trees_all_equal(fitted.params, jax.jit(prog.start)(KEY, jn.Data(train, valid)).train.params)
 
 
 def test_infinite_patience_equals_none():
     data = jn.Data(blobs(40), blobs(30, seed=1))
     never, none = (jn.fit(KEY, classifier(patience=p), data, epochs=6) for p in (100, None))
-    same(never, none)
+    chex.assert_trees_all_equal(never, none)
     assert int(none.outcome) == outcomes.EPOCHS_EXHAUSTED
 
 
@@ -148,7 +142,7 @@ def test_a_diverged_run_ends_and_returns_finite_parameters(patience, validated):
     else:
         assert best == ran - 1
     if best:
-        same(fitted.params, healthy.params)
+        chex.assert_trees_all_equal(fitted.params, healthy.params)
 
 
 def test_run_equals_fit_bitwise():
@@ -159,7 +153,7 @@ def test_run_equals_fit_bitwise():
         jn.run(KEY, prog, data, epochs=25, report=lambda e, row: seen.append((e, row))),
         jn.fit(KEY, prog, data, epochs=25),
     )
-    same(one, other)
+    chex.assert_trees_all_equal(one, other)
     ran = int(one.epochs_run)
     assert [epoch for epoch, _ in seen] == list(range(1, ran + 1))
     np.testing.assert_array_equal(
@@ -222,7 +216,7 @@ def test_rows_pick_folds_and_bootstraps():
     rows, held = np.arange(0, 40, 2), np.arange(1, 40, 2)
     picked = jn.fit(KEY, classifier(), jn.Data((x, y), rows=rows, valid_rows=held), epochs=2)
     copied = jn.fit(KEY, classifier(), jn.Data((x[rows], y[rows]), (x[held], y[held])), epochs=2)
-    same(picked, copied)
+    chex.assert_trees_all_equal(picked, copied)
 
 
 def test_evaluation_in_pieces_equals_evaluation_at_once():
@@ -253,7 +247,7 @@ def test_regression_reports_r2_as_scikit_learn():
 def test_given_parameters_are_the_start():
     data, prog = jn.Data(blobs(40)), classifier(optax.sgd(0.0))
     params = jn.fit(jax.random.key(99), classifier(), data, epochs=1).params
-    same(jn.fit(KEY, prog, data, epochs=1, params=params).params, params)
+    chex.assert_trees_all_equal(jn.fit(KEY, prog, data, epochs=1, params=params).params, params)
 
 
 def test_a_batch_of_zero_weights_changes_nothing():
@@ -263,7 +257,7 @@ def test_a_batch_of_zero_weights_changes_nothing():
     now, _ = step(train_state(params, state, optimizer, KEY), blobs(6, weights=True))
     x, y = blobs(6, seed=2)
     after, metrics = step(now, (x, y, jnp.zeros(6, DTYPE)))
-    same((after.params, after.opt_state), (now.params, now.opt_state))
+    chex.assert_trees_all_equal((after.params, after.opt_state), (now.params, now.opt_state))
     assert int(after.step) == 2
     assert float(metrics["loss"]) == 0
 
@@ -332,4 +326,4 @@ def test_changing_the_callers_array_does_not_change_the_run():
     expected = jn.fit(KEY, classifier(), jn.Data((x.copy(), y.copy())), epochs=3)
     fitted = jn.fit(KEY, classifier(), jn.Data((x, y)), epochs=3)
     x[:] = 1e6
-    same(fitted, expected)
+    chex.assert_trees_all_equal(fitted, expected)

@@ -1,5 +1,6 @@
 """A population is the `vmap` of `fit`: what a member is in any company, and what a compile serves."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,10 +53,6 @@ def at(tree, i):
     return jax.tree.map(lambda a: np.asarray(a)[i], tree)
 
 
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 @pytest.mark.newer
 def test_a_member_in_any_order_and_beside_a_diverging_neighbour_equals_itself_bitwise():
     keys = jnp.stack(SEEDS)
@@ -64,26 +61,26 @@ def test_a_member_in_any_order_and_beside_a_diverging_neighbour_equals_itself_bi
     order = np.array([4, 2, 0, 5, 1, 3])
     reordered = population(keys[order], at(HP, order), DATA)
     for place, i in enumerate(order):
-        same(at(reordered, place), at(together, i))
+        chex.assert_trees_all_equal(at(reordered, place), at(together, i))
     beside = population(keys, HP | {"lr": HP["lr"].at[2].set(1e30)}, DATA)
     assert int(beside.outcome[2]) == outcomes.DIVERGED
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(at(beside.params, 2)))
     for i in (0, 1, 3, 4, 5):
-        same(at(beside, i), at(together, i))
+        chex.assert_trees_all_equal(at(beside, i), at(together, i))
 
 
 @pytest.mark.parametrize("device", range(2))
 def test_a_member_on_another_device_equals_itself_bitwise(device):
     keys = jnp.stack(SEEDS)
     moved = jax.device_put((keys, HP, DATA), jax.devices()[device])
-    same(population(*moved), population(keys, HP, DATA))
+    chex.assert_trees_all_equal(population(*moved), population(keys, HP, DATA))
 
 
 def test_a_swept_hyperparameter_equals_a_fixed_one_bitwise():
     keys = jnp.stack(SEEDS)
     swept = population(keys, hyperparameters([0.02] * 6, [0.25] * 6), DATA)
     fixed = jax.jit(jax.vmap(lambda k, d: member(k, {"lr": 0.02, "dropout": 0.25}, d), in_axes=(0, None)))(keys, DATA)
-    same(swept, fixed)
+    chex.assert_trees_all_equal(swept, fixed)
 
 
 @settings(max_examples=10)
@@ -218,7 +215,9 @@ def test_carried_state_has_no_weak_types():
 
 def test_a_seed_decides_alone():
     prog = build({"lr": 1e-2, "dropout": 0.5})
-    same(jn.fit(SEEDS[0], prog, DATA, epochs=2), jn.fit(SEEDS[0], build({"lr": 1e-2, "dropout": 0.5}), DATA, epochs=2))
+    chex.assert_trees_all_equal(
+        jn.fit(SEEDS[0], prog, DATA, epochs=2), jn.fit(SEEDS[0], build({"lr": 1e-2, "dropout": 0.5}), DATA, epochs=2)
+    )
     other = jn.fit(SEEDS[1], prog, DATA, epochs=2)
     assert not np.array_equal(other.history["train_loss"], jn.fit(SEEDS[0], prog, DATA, epochs=2).history["train_loss"])
 
