@@ -15,6 +15,7 @@ import optax
 
 import jaxnet as jn
 from jaxnet.cli import proof
+from jaxnet.cli.interrupts import check, deferred
 from jaxnet.cli.judge import confusion_table
 from jaxnet.cli.progress import progress
 
@@ -35,8 +36,7 @@ def demo(out: Path, seed: int) -> None:
     out = Path(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"got --out {out}; expected a folder that exists: make {out.parent} first")
-    proving = proof.started()
-    try:
+    with deferred(), proof.started() as proving:
         examples = jn.data.load("digits")
         rest, test = jn.data.split(examples, 0.2, key=jax.random.key(seed))
         train, valid = jn.data.split(rest, 0.2, key=jax.random.key(seed + 1))
@@ -57,10 +57,6 @@ def demo(out: Path, seed: int) -> None:
 
         accuracies, seconds = many_networks(data, seed)
         rows = proof.finished(proving)
-    finally:
-        if proving.poll() is None:
-            proving.kill()
-            proving.communicate()
     show_proof(rows)
 
     sure = np.asarray(jax.nn.softmax(logits)).max(axis=1)
@@ -120,8 +116,10 @@ def many_networks(data: jn.Data, seed: int):
 
     began = time.perf_counter()
     alone = jax.jit(small_run).lower(keys[0], rates[5], data).compile()
+    check()
     together = jax.jit(jax.vmap(small_run, in_axes=(0, 0, None))).lower(all_keys, all_rates, data).compile()
     compiling = time.perf_counter() - began
+    check()
     one = min(timed(alone, keys[0], rates[5], data)[1] for _ in range(5))
     accuracies, all_together = timed(together, all_keys, all_rates, data)
     accuracies = np.asarray(accuracies).reshape(len(RATES), SEEDS)

@@ -9,17 +9,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def started() -> subprocess.Popen:
-    """The proof as a process in float64 on the CPU; read it with `finished`."""
-    return subprocess.Popen(
+@contextmanager
+def started() -> Iterator[subprocess.Popen]:
+    """The proof as a process in float64 on the CPU, which never outlives the block; read it with `finished`."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "jaxnet.cli.proof"],
         env=os.environ | {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()  # nothing to a process that has ended
+        process.communicate()
 
 
 def finished(process: subprocess.Popen) -> list[dict]:
