@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.cli.options import Train
+from jaxnet.data.encoding import Encoding
 from jaxnet.data.load import NAMES, UNREADABLE, load
 from jaxnet.data.standardize import as_float
-from jaxnet.data.tables import Encoding, encode, read_csv
+from jaxnet.data.tables import Table, encode, read_csv
 
 IMAGES = ("digits", "fashion_mnist")  # pixels, already in [0, 1]
 
@@ -28,7 +29,7 @@ class Examples(NamedTuple):
     y: np.ndarray  # (n,) int32 labels, or targets in the default float
     weight: np.ndarray | None  # (n,)
     classes: tuple[str, ...] | None  # label i means classes[i]; None: regression
-    encoding: Encoding | None  # of a CSV file
+    table: Table | None  # of a CSV file
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -49,7 +50,7 @@ def learned(options: Train) -> Examples:
             missing=options.missing,
             ignore=options.ignore,
         )
-        return Examples(table.x, table.y, None, table.encoding.classes, table.encoding)
+        return Examples(table.x, table.y, None, table.encoding.classes, table)
     if options.ignore:
         raise ValueError(f"--ignore: got columns with {options.data!r}; expected them only with a CSV file")
     x, y, *weight = load(options.data, target=options.target, missing=options.missing)

@@ -17,7 +17,9 @@ from jaxnet.cli.interrupts import deferred
 from jaxnet.cli.judge import MOST_SHOWN, confusion_table, finite, network, outputs, score, sentence
 from jaxnet.cli.options import BATCH_SIZE, Train
 from jaxnet.cli.progress import in_words, losses_first, progress
+from jaxnet.data.encoding import Encoding
 from jaxnet.data.standardize import apply_statistics, column_statistics
+from jaxnet.data.tables import refilled
 from jaxnet.training.program import program
 
 TEST, VALID, RUN = range(3)  # what the seed's key is folded with
@@ -31,6 +33,7 @@ class Parts(NamedTuple):
     test: tuple[np.ndarray, ...]  # its targets in their own unit
     standardization: dict[str, list] | None  # of x
     target: dict[str, float] | None  # of a regression
+    encoding: Encoding | None  # of a CSV file
 
 
 def train(options: Train) -> None:
@@ -71,7 +74,7 @@ def train(options: Train) -> None:
             "settings": vars(options) | {"ignore": list(options.ignore), "out": str(folder)},
             "examples": {part: len(getattr(parts, part)[0]) for part in ("train", "valid", "test")},
             "batch_size": batch_size,
-            "encoding": examples.encoding.to_json() if examples.encoding else None,
+            "encoding": parts.encoding.to_json() if parts.encoding else None,
             "classes": list(classes) if classes else None,
             "standardization": parts.standardization,
             "target": parts.target,
@@ -121,22 +124,29 @@ def split(options: Train, examples: Examples) -> Parts:
         raise ValueError(
             f"{options.data}: got {len(examples.y)} examples; expected at least 3: train, validation, test"
         )
-    key = jax.random.key(options.seed)
-    if options.data == "fashion_mnist":
-        rest, test = examples.arrays, jn.data.load(options.data, part="test")
-    else:
-        rest, test = jn.data.split(examples.arrays, options.test_share, key=jax.random.fold_in(key, TEST))
-    learn, valid = jn.data.split(rest, options.valid_share, key=jax.random.fold_in(key, VALID))
+    key, weights = jax.random.key(options.seed), [] if examples.weight is None else [examples.weight]
+    rest, x, encoding = (np.arange(len(examples.y)), examples.y), examples.x, None
+    if options.data != "fashion_mnist":
+        rest, (test_rows, _) = jn.data.split(rest, options.test_share, key=jax.random.fold_in(key, TEST))
+    (learn_rows, _), (valid_rows, _) = jn.data.split(rest, options.valid_share, key=jax.random.fold_in(key, VALID))
+    if examples.table is not None:  # what fills a missing number is learned from the training examples alone
+        x, _, encoding, _ = refilled(examples.table, learn_rows)
+
+    def part(rows):
+        return tuple(a[rows] for a in (x, examples.y, *weights))
+
+    learn, valid = part(learn_rows), part(valid_rows)
+    test = jn.data.load(options.data, part="test") if options.data == "fashion_mnist" else part(test_rows)
     standardization = target = None
     if options.data not in IMAGES:
         of_x = column_statistics(learn[0])
-        learn, valid, test = ((apply_statistics(part[0], of_x), *part[1:]) for part in (learn, valid, test))
+        learn, valid, test = ((apply_statistics(p[0], of_x), *p[1:]) for p in (learn, valid, test))
         standardization = {"mean": of_x.mean.tolist(), "scale": of_x.scale.tolist()}
     if examples.classes is None:
         of_y = column_statistics(learn[1])
-        learn, valid = ((part[0], apply_statistics(part[1], of_y), *part[2:]) for part in (learn, valid))
+        learn, valid = ((p[0], apply_statistics(p[1], of_y), *p[2:]) for p in (learn, valid))
         target = {"mean": float(of_y.mean), "scale": float(of_y.scale)}
-    return Parts(learn, valid, test, standardization, target)
+    return Parts(learn, valid, test, standardization, target, encoding)
 
 
 def introduce(name: str, examples: Examples, parts: Parts, spec: Mapping[str, Any], batch_size: int) -> None:

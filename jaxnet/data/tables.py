@@ -19,82 +19,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxnet.data import csvfile
 from jaxnet.data.csvfile import CsvFile
+from jaxnet.data.encoding import Column, Encoding
 from jaxnet.data.standardize import as_float, column_statistics
 
-__all__ = ["Column", "Encoding", "Table", "encode", "read_csv"]
+__all__ = ["Column", "Encoding", "Table", "encode", "read_csv", "refilled"]
 
 MOST_CATEGORIES = 100  # a column of text with more is probably an identifier
 MOST_INTEGER_CLASSES = 20  # a target of whole numbers with more is a quantity
-
-
-@dataclass(frozen=True)
-class Column:
-    """How one feature column is encoded: kind "number" or "category", and what replaces a missing cell."""
-
-    name: str
-    kind: str
-    categories: tuple[str, ...] = ()  # of a category column, sorted
-    fill: float | str | None = None  # the training mean; "missing" for a category; None refuses
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How the columns of a CSV file become x and y; frozen, hashable, and kept as JSON.
-
-    >>> columns = Column("size", "number"), Column("hue", "category", ("blue", "red"))
-    >>> encoding = Encoding(columns, "kind", ("iris", "rose"))
-    >>> encoding.feature_names
-    ('size', 'hue=blue', 'hue=red')
-    >>> Encoding.from_json(encoding.to_json()) == encoding
-    True
-    """
-
-    columns: tuple[Column, ...]  # features, in the order of x
-    target: str
-    classes: tuple[str, ...] | None = None  # label i means classes[i]; None: regression
-    ignored: tuple[str, ...] = ()  # columns of the file that are no features
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """One name per column of x: `size` of a number, `hue=red` of a category."""
-        return tuple(
-            name
-            for column in self.columns
-            for name in ([f"{column.name}={c}" for c in column.categories] or [column.name])
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict of plain lists, strings and numbers, for `json.dumps`."""
-        listed = asdict(self)
-        classes = None if self.classes is None else list(self.classes)
-        columns = [{**column, "categories": list(column["categories"])} for column in listed["columns"]]
-        return {**listed, "columns": columns, "classes": classes, "ignored": list(self.ignored)}
-
-    @staticmethod
-    def from_json(listed: dict[str, Any]) -> Encoding:
-        """The encoding that `to_json` listed; ValueError if it did not come from there."""
-        try:
-            columns = tuple(
-                Column(str(c["name"]), str(c["kind"]), tuple(map(str, c["categories"])), c["fill"])
-                for c in listed["columns"]
-            )
-            classes = None if listed["classes"] is None else tuple(map(str, listed["classes"]))
-            encoding = Encoding(columns, str(listed["target"]), classes, tuple(map(str, listed["ignored"])))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"encoding: got a listing that to_json did not make ({error!r})") from error
-        for c in columns:
-            number = c.kind == "number" and not c.categories and isinstance(c.fill, (int, float, type(None)))
-            category = c.kind == "category" and c.categories and c.fill in (None, *c.categories)
-            if not (number or category):
-                raise ValueError(f"encoding: got {c}, expected a number or category column of to_json")
-        return encoding
 
 
 class Table(NamedTuple):
@@ -103,6 +41,7 @@ class Table(NamedTuple):
     x: np.ndarray  # (n, len(encoding.feature_names)), default float
     y: np.ndarray  # (n,), int32 labels or default float
     encoding: Encoding
+    filled: np.ndarray  # bool, shape of x: numbers that were missing and are the column's mean
 
 
 def read_csv(
@@ -128,6 +67,7 @@ def read_csv(
         TypeError, ValueError: the file is no such table, or an argument does not fit it.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "flowers.csv")
     ...     _ = path.write_text("width,hue,kind\\n1.5,red,iris\\n2.5,blue,rose\\n3.5,red,rose\\n")
@@ -159,7 +99,40 @@ def read_csv(
         file.refuse_missing([*features, target], " or pass missing='drop' or missing='mean'")
     columns = tuple(_infer_column(file, name, missing) for name in features)
     encoding = Encoding(columns, target, _infer_classes(file, target, task), ignored)
-    return Table(_features(file, encoding), _targets(file, encoding), encoding)
+    return Table(_features(file, encoding), _targets(file, encoding), encoding, _filled(file, encoding))
+
+
+def refilled(table: Table, rows: np.ndarray) -> Table:
+    """The same table, its missing numbers filled with the means of these rows only.
+
+    What fills them is learned from the file that `read_csv` was given; after a split it has to come from the training
+    examples alone, or the test examples teach too. A column without a number in these rows keeps its mean.
+
+    >>> x, filled = np.array([[1.0], [3.0], [5.0]]), np.array([[False], [True], [False]])
+    >>> encoding = Encoding((Column("size", "number", fill=3.0),), "kind", ("a", "b"))
+    >>> table = Table(x, np.zeros(3, "int32"), encoding, filled)
+    >>> refilled(table, np.array([0, 1])).x.ravel().tolist()
+    [1.0, 1.0, 5.0]
+    """
+    x, columns, place = table.x.copy(), [], 0
+    for column in table.encoding.columns:
+        if column.kind == "number":
+            known = x[rows, place][~table.filled[rows, place]]
+            if column.fill is not None and known.size:
+                column = replace(column, fill=float(column_statistics(known).mean))
+                x[table.filled[:, place], place] = column.fill
+        columns.append(column)
+        place += len(column.categories) or 1
+    return table._replace(x=x, encoding=replace(table.encoding, columns=tuple(columns)))
+
+
+def _filled(file: CsvFile, encoding: Encoding) -> np.ndarray:
+    """Where x holds a fill instead of a number of the file."""
+    parts = []
+    for column in encoding.columns:
+        absent = np.array([cell is None for cell in file.columns[column.name]])
+        parts += [absent] if column.kind == "number" else [np.zeros_like(absent)] * len(column.categories)
+    return np.stack(parts, axis=1)
 
 
 def encode(
@@ -176,6 +149,7 @@ def encode(
         TypeError, ValueError: the file does not fit the encoding; the sentence says where.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> columns = Column("width", "number"), Column("hue", "category", ("blue", "red"))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "new.csv")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnet.data.csvfile import nearest
-from jaxnet.data.tables import Column, Encoding, encode, read_csv
+from jaxnet.data.encoding import Column, Encoding
+from jaxnet.data.tables import encode, read_csv, refilled
 
 FLOAT = jnp.result_type(float)
 
@@ -99,7 +100,7 @@ def test_categories_equal_the_one_hot_encoder_of_scikit_learn(write):
     rng = np.random.default_rng(0)
     cells = rng.choice(["b", "True", "α", "a b", "Z"], (50, 2))
     path = write("p,q,y\n" + "".join(f"{p},{q},{i}.5\n" for i, (p, q) in enumerate(cells)))
-    x, y, encoding = read_csv(path, "y")
+    x, y, encoding, _ = read_csv(path, "y")
     theirs = OneHotEncoder(sparse_output=False).fit(cells)
     np.testing.assert_array_equal(x, theirs.transform(cells))
     assert list(encoding.feature_names) == [
@@ -361,3 +362,17 @@ def test_54_000_rows_of_10_columns_are_read_in_seconds(write):
     np.testing.assert_allclose(table.x[:, :8], numbers, atol=1e-4)
     assert len(table.encoding.classes) == 7
     assert seconds < 10  # 0.5 measured alone; neighbours on the machine take their share
+
+
+def test_missing_numbers_are_refilled_from_the_training_rows_alone(write):
+    """As if the file had held those rows only; the other rows' cells are filled with the same mean."""
+    cells, rows = ["1", "", "3", "NA", "100", "200"], np.array([0, 1, 2])
+    lines = [f"{a},{k}" for a, k in zip(cells, "uvuvuv", strict=True)]
+    whole = read_csv(write("a,kind\n" + "\n".join(lines) + "\n"), "kind", missing="mean")
+    part = read_csv(write("a,kind\n" + "\n".join(lines[:3]) + "\n", "part.csv"), "kind", missing="mean")
+    table = refilled(whole, rows)
+    assert whole.encoding.columns[0].fill == 76
+    assert table.encoding.columns == part.encoding.columns
+    assert table.x.ravel().tolist() == [1, 2, 3, 2, 100, 200]
+    np.testing.assert_array_equal(table.x[rows], part.x)
+    assert refilled(whole, np.array([1, 3])).encoding == whole.encoding  # no number among these rows
