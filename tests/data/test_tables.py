@@ -70,7 +70,7 @@ def test_what_is_written_comes_back(tmp_path_factory, table):
         with pytest.raises(ValueError, match="expected two classes or more"):
             read_csv(path, names[-1])
         return
-    x, y, kept = read_csv(path, names[-1])
+    x, y, kept, _ = read_csv(path, names[-1])
     expected = []
     for column in columns[:-1]:
         if isinstance(column[0], str):
