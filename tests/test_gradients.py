@@ -24,7 +24,7 @@ TOLERANCE = 1e-12 if X64 else 64 * float(np.finfo(np.float32).eps)
 KEY = jax.random.key(4)
 ROADS = [jn.backprop, jn.loss_and_grad]
 both_roads = pytest.mark.parametrize("make", ROADS, ids=["backprop", "loss_and_grad"])
-NET = serial(dense(4), layers.tanh(), dense(3), layers.relu(), dense(3))
+NET = serial(dense(4), layers.tanh(), dense(3))
 LOSSES = [losses.squared_error, losses.sigmoid_cross_entropy, losses.softmax_cross_entropy]
 
 
@@ -75,7 +75,7 @@ def test_integer_weights_are_repeated_rows(make, rows):
 
 
 @both_roads
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("loss", LOSSES[::2], ids=repr)
 def test_rows_of_weight_zero_are_as_good_as_removed(make, loss):
     weight = jnp.array([2.0, 0.0, 2.0, 2.0, 0.0, 2.0])
     kept = np.asarray(weight) > 0
@@ -91,7 +91,7 @@ def test_rows_of_weight_zero_are_as_good_as_removed(make, loss):
 
 @pytest.mark.source("GB-6.5.8-UNDEF")
 @both_roads
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("loss", LOSSES[::2], ids=repr)
 def test_a_batch_without_weight_has_loss_and_gradient_zero(make, loss):
     with jax.debug_nans(True):  # 0/0 is never formed
         value, grads = value_and_grads(make, loss, X, ONE_HOT, jnp.zeros(6))
@@ -134,20 +134,20 @@ def test_the_mean_over_examples_and_over_equal_batches(make, loss):
 
 @pytest.mark.source("GB-5.9-SGD", "GB-8.1.3-SE", "GB-3.8-EXP")
 def test_minibatch_gradients_are_unbiased_and_their_error_falls_with_the_root():
-    """10,000 batches of 1, 4, 16 and 64, drawn with replacement: mean within 4 errors, deviation ∝ 1/√m."""
+    """3,000 batches of 1, 4, 16 and 64, drawn with replacement: mean within 4 errors, deviation ∝ 1/√m."""
     gradient = jn.backprop(NET, losses.squared_error)
     x, y = drawn(40, 2, seed=9), drawn(40, 3, seed=10)
     params, x, y = jax.tree.map(lambda a: a.astype(jnp.float32), (PARAMS, x, y))
     one_by_one = jax.jit(jax.vmap(lambda x, y: ravel_pytree(gradient(params, {}, (x[None], y[None]))[1])[0]))(x, y)
-    full = np.asarray(ravel_pytree(gradient(params, {}, (x, y))[1])[0], np.float64)
+    flat = jax.jit(lambda x, y: ravel_pytree(gradient(params, {}, (x, y))[1])[0])
+    full = np.asarray(flat(x, y), np.float64)
     each = np.asarray(one_by_one, np.float64)
-    rows = np.random.default_rng(0).integers(0, 40, (10000, 64))
-    (_, _), some = gradient(params, {}, (x[rows[0]], y[rows[0]]))
-    np.testing.assert_allclose(ravel_pytree(some)[0], each[rows[0]].mean(axis=0), rtol=1e-4, atol=1e-5)
+    rows = np.random.default_rng(0).integers(0, 40, (3000, 64))
+    np.testing.assert_allclose(flat(x[rows[0]], y[rows[0]]), each[rows[0]].mean(axis=0), rtol=1e-4, atol=1e-5)
     deviations = []
     for m in (1, 4, 16, 64):
         draws = each[rows[:, :m]].mean(axis=1)
-        assert np.all(np.abs(draws.mean(axis=0) - full) < 4 * draws.std(axis=0) / 100 + 1e-6)
+        assert np.all(np.abs(draws.mean(axis=0) - full) < 4 * draws.std(axis=0) / 3000**0.5 + 1e-6)
         deviations.append(np.linalg.norm(draws.std(axis=0)))
     slope = np.polyfit(np.log([1, 4, 16, 64]), np.log(deviations), 1)[0]
     assert abs(slope + 0.5) < 0.02
@@ -161,14 +161,13 @@ def test_the_gradient_of_one_layer_with_cross_entropy():
     a = x @ w + b
     sigma, share = 1 / (1 + np.exp(-a)), np.exp(a) / np.exp(a).sum(1, keepdims=True)
     for loss, outputs in ((losses.sigmoid_cross_entropy, sigma), (losses.softmax_cross_entropy, share)):
-        (value, _), grads = jn.backprop(net, loss)(params, {}, (X, ONE_HOT))
+        gradient = jax.jit(jn.backprop(net, loss))
+        (value, _), grads = gradient(params, {}, (X, ONE_HOT))
         delta = outputs - np.eye(3)[LABELS]
         jax.tree.map(near, grads, {"dense_0": {"w": x.T @ delta / 6, "b": delta.mean(axis=0)}})
         assert float(value) > 0
         sure = {"dense_0": {"w": jnp.zeros((3, 3)) + 100 * jnp.eye(3) - 50, "b": jnp.zeros(3)}}
-        right = [
-            jn.backprop(net, loss)(jax.tree.map(lambda a: c * a, sure), {}, (ONE_HOT, ONE_HOT)) for c in (0.01, 1.0)
-        ]
+        right = [gradient(jax.tree.map(lambda a: c * a, sure), {}, (ONE_HOT, ONE_HOT)) for c in (0.01, 1.0)]
         assert float(right[0][0][0]) > float(right[1][0][0]) >= 0
         near(right[1][0][0], 0.0)
         near(right[1][1]["dense_0"]["w"], np.zeros((3, 3)))
@@ -205,11 +204,16 @@ def test_a_penalty_adds_alpha_w_to_weights_alone(make, alpha):
     for name, layer in penalized.items():
         same(layer["b"], grads[name]["b"])
         same(layer["w"], grads[name]["w"] + jnp.asarray(alpha, X.dtype) * PARAMS[name]["w"])
-    gradient = jn.loss_and_grad(NET, losses.softmax_cross_entropy)
-    by_autodiff = jax.grad(lambda p: jn.penalized(gradient, l2=alpha)(p, {}, batch)[0][0])(PARAMS)
-    jax.tree.map(near, penalized, by_autodiff)
     twice = jn.penalized(jn.penalized(gradient, l2=alpha), l2=alpha)(PARAMS, {}, batch)[1]
     near(twice["dense_0"]["w"], jn.penalized(gradient, l2=2 * alpha)(PARAMS, {}, batch)[1]["dense_0"]["w"])
+
+
+@pytest.mark.source("GB-7.1.1-L2", "GB-6.2.1-COMPOSE")
+def test_the_penalized_gradient_is_that_of_the_penalized_loss():
+    gradient = jn.penalized(jn.loss_and_grad(NET, losses.softmax_cross_entropy), l2=0.1)
+    by_autodiff = jax.jit(jax.grad(lambda p: gradient(p, {}, (X, ONE_HOT))[0][0]))(PARAMS)
+    by_hand = jn.penalized(COMPILED[jn.backprop, losses.softmax_cross_entropy], l2=0.1)(PARAMS, {}, (X, ONE_HOT))[1]
+    jax.tree.map(near, by_hand, by_autodiff)
 
 
 @pytest.mark.source("GB-7.1-penalized-objective")
@@ -357,11 +361,8 @@ def test_strict_promotion_and_the_dtypes_of_the_parameters(make, loss, dtype):
     y = jnp.asarray(LABELS, jnp.int32) if loss is losses.softmax_cross_entropy else ONE_HOT.astype(dtype)
     gradient = jn.penalized(make(NET, loss), l2=jnp.float32(0.1))
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        (value, _), grads = jax.jit(gradient)(params, {}, (x, y, jnp.arange(6)))
-        plain = jax.eval_shape(gradient, params, {}, (x, y))
-    leaves = jax.tree.leaves(((value, grads), plain))
-    assert {a.dtype.name for a in leaves} == {jnp.dtype(dtype).name}
-    assert np.isfinite(np.asarray(value, float))
+        results = [jax.eval_shape(gradient, params, {}, (x, y, *w)) for w in ((), (ONE_HOT[:, 0],), (jnp.arange(6),))]
+    assert {a.dtype.name for a in jax.tree.leaves(results)} == {jnp.dtype(dtype).name}
 
 
 @pytest.mark.source("GB-6.5.8-DTYPES")

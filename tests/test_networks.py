@@ -182,7 +182,7 @@ def test_a_batch_is_the_mean_of_its_examples_in_any_order():
     net, (params, x, y) = jn.mlp([3, 3, 3], activation="tanh"), problem(3)
     gradient, (p, *batch) = jn.backprop(net, losses.softmax_cross_entropy), arrays((params, x, y))
     (loss, _), grads = gradient(p, {}, tuple(batch))
-    single = jax.vmap(lambda x, y: gradient(p, {}, (x[None], y[None])))
+    single = jax.jit(jax.vmap(lambda x, y: gradient(p, {}, (x[None], y[None]))))
     (values, _), each = single(*batch)
     near(values.mean(), loss)
     jax.tree.map(lambda a, b: near(a.mean(axis=0), b), each, grads)

@@ -38,20 +38,20 @@ def measure(members: int) -> float:
     function = run if members == 1 else jax.vmap(run, in_axes=(0, 0, None))
     arguments = (keys[0], rates[0], data) if members == 1 else (keys, rates, data)
     jax.block_until_ready(jnp.ones(3) + 1)  # the backend is up
+    compiles = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: compiles.append(event) if "backend_compile" in event else None
+    )
     began = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     took = time.perf_counter() - began
     jax.block_until_ready(compiled(*arguments))
-
     if members == 1:
-        events = []
-        jax.monitoring.register_event_duration_secs_listener(
-            lambda event, duration, **_: events.append(event) if "backend_compile" in event else None
-        )
-        one = jax.jit(run)
-        for rate in np.geomspace(1e-4, 1e-1, 50, dtype=np.float32):
+        one = jax.jit(function)
+        for rate in [jnp.float32(r) for r in np.geomspace(1e-4, 1e-1, 50)]:
             jax.block_until_ready(one(keys[0], rate, data))
-        print(f"compiles for 50 learning rates: {len(events)}", file=sys.stderr)
+        print(f"  programs that XLA compiled for 50 learning rates: {len(compiles)}", file=sys.stderr)
+
     return took
 
 
@@ -67,7 +67,7 @@ def main() -> None:
         times = [float(o.stdout) for o in outcomes]
         print(f"{members:2} member(s): {statistics.median(times):.2f} s ({min(times):.2f}…{max(times):.2f})")
         if members == 1:
-            print(f"  {outcomes[0].stderr.strip().splitlines()[-1]}")
+            print(outcomes[0].stderr.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -80,14 +80,18 @@ def test_the_jacobian_of_a_network_is_the_product_of_its_layers_jacobians():
     def f(v):
         return net.apply(params, {}, v[None])[0][0]
 
-    rows, columns = jnp.eye(2), jnp.eye(3)
-    for jacobian in (
-        jax.jit(jax.jacfwd(f))(x[0]),
-        jax.jit(jax.jacrev(f))(x[0]),
-        jax.jit(net.backward)(params, {}, jnp.tile(x, (2, 1)), rows)[0],
-        jax.jit(lambda v: jnp.stack([jax.vjp(f, v)[1](row)[0] for row in rows]))(x[0]),
-        jax.jit(lambda v: jnp.stack([jax.jvp(f, (v,), (column,))[1] for column in columns], axis=1))(x[0]),
-    ):
+    @jax.jit
+    def jacobians(v):
+        rows, columns = jnp.eye(2), jnp.eye(3)
+        return (
+            jax.jacfwd(f)(v),
+            jax.jacrev(f)(v),
+            net.backward(params, {}, jnp.tile(x, (2, 1)), rows)[0],
+            jnp.stack([jax.vjp(f, v)[1](row)[0] for row in rows]),
+            jnp.stack([jax.jvp(f, (v,), (column,))[1] for column in columns], axis=1),
+        )
+
+    for jacobian in jacobians(x[0]):
         near(jacobian, product)
 
 
@@ -95,6 +99,52 @@ def test_the_jacobian_of_a_network_is_the_product_of_its_layers_jacobians():
 def test_depth_and_width_can_be_read_from_the_parameters():
     params, _ = jn.mlp([5, 7, 2]).init(KEY, (3,))
     assert [params[f"dense_{i}"]["w"].shape for i in range(len(params))] == [(3, 5), (5, 7), (7, 2)]
+
+
+@pytest.mark.source("GB-6.5.6-DISTINCT", "GB-7.9-sharing")
+def test_uses_of_one_weight_add_up():
+    """A layer used twice with the same parameters: the gradient is the sum of those of two separate copies."""
+    twice = serial(dense(3), layers.tanh(), dense(3))
+
+    def copies(p):
+        return {"dense_0": p, "dense_1": p}
+
+    def backward(p, state, x, dy, *, key=None, train=False):
+        dx, grads = twice.backward(copies(p), state, x, dy)
+        return dx, jax.tree.map(jnp.add, grads["dense_0"], grads["dense_1"])
+
+    tied = Layer(
+        "tied",
+        lambda key, spec: dense(3).init(key, spec),
+        lambda p, state, x, *, key=None, train=False: twice.apply(copies(p), state, x),
+        backward,
+    )
+    params, _ = tied.init(KEY, (3,))
+    assert sum(a.size for a in jax.tree.leaves(params)) == 12  # of 24 when untied
+    batch = drawn(5, 3), drawn(5, 3, seed=1)
+    (_, _), untied = jax.jit(jn.loss_and_grad(twice, losses.squared_error))(copies(params), {}, batch)
+    total = jax.tree.map(jnp.add, untied["dense_0"], untied["dense_1"])
+    for make in (jn.backprop, jn.loss_and_grad):
+        jax.tree.map(near, jax.jit(make(tied, losses.squared_error))(params, {}, batch)[1], total)
+    x, ones = drawn(4, 1), jnp.ones((4, 1))  # x · x: each factor gives x, together 2x
+    product = layers.parameterless("product", lambda x, key, train: x * x, lambda x, dy, key, train: dy * x + x * dy)
+    near(serial(product).backward({}, {}, x, ones)[0], 2 * x)
+    near(jax.vjp(lambda x: serial(product).apply({}, {}, x)[0], x)[1](ones)[0], 2 * x)
+
+
+@pytest.mark.source("GB-6.5.3-FIG69")
+def test_recomputed_intermediates_give_the_same_gradient_from_less_memory():
+    net, x = serial(*[layers.tanh()] * 6), drawn(50, 4)
+
+    def kept(f):
+        y, pullback = jax.vjp(f, x)
+        return pullback(jnp.ones_like(y))[0], sum(a.size for a in jax.tree.leaves(pullback) if hasattr(a, "size"))
+
+    stored, many = kept(lambda x: net.apply({}, {}, x)[0])
+    recomputed, few = kept(jax.checkpoint(lambda x: net.apply({}, {}, x)[0]))
+    near(recomputed, stored)
+    near(net.backward({}, {}, x, jnp.ones((50, 4)))[0], stored)
+    assert few == x.size < many
 
 
 @pytest.mark.source("M-3b", "GB-6.1-COLLAPSE")
@@ -123,14 +173,17 @@ def test_the_order_is_the_layers_not_that_of_sorted_names():
     """JAX sorts the keys of dicts: dense_10 before dense_2. Units of 2, 3, 4, … make any confusion an error."""
     depth = 12
     net = serial(*[dense(2 + i) for i in range(depth)])
-    params, _ = jax.jit(lambda key: net.init(key, (1,)))(KEY)
+    shapes, _ = jax.eval_shape(lambda: net.init(KEY, (1,)))
+    params = {name: {leaf: drawn(*a.shape, seed=a.size) for leaf, a in layer.items()} for name, layer in shapes.items()}
     sorted_params = jax.tree.map(lambda a: a, params)
     assert list(sorted_params)[:3] == ["dense_0", "dense_1", "dense_10"]
     assert [params[f"dense_{i}"]["w"].shape for i in range(depth)] == [(1 + i, 2 + i) for i in range(depth)]
     x, dy = drawn(4, 1), drawn(4, 1 + depth, seed=1)
     want = np.asarray(x, np.float64)
     for i in range(depth):
-        want = want @ np.asarray(params[f"dense_{i}"]["w"], np.float64)
+        want = want @ np.asarray(params[f"dense_{i}"]["w"], np.float64) + np.asarray(
+            params[f"dense_{i}"]["b"], np.float64
+        )
     for given in (params, sorted_params, dict(reversed(params.items()))):
         near(jax.jit(net.apply)(given, {}, x)[0], want)
         dx, grads = jax.jit(net.backward)(given, {}, x, dy)
@@ -271,7 +324,7 @@ def test_without_all_rules_there_is_no_backward_but_still_a_gradient():
         jn.backprop(net, losses.squared_error)
     params, state = net.init(KEY, (3,))
     batch = drawn(5, 3), drawn(5, 1, seed=1)
-    (loss, _), grads = jn.loss_and_grad(net, losses.squared_error)(params, state, batch)
+    (loss, _), grads = jax.jit(jn.loss_and_grad(net, losses.squared_error))(params, state, batch)
     w0, w1 = (np.asarray(params[f"dense_{i}"]["w"], float) for i in (0, 1))
     residual = np.asarray(batch[0], float) @ w0 @ (2 * w1) - np.asarray(batch[1], float)
     near(loss, np.mean(residual**2) / 2)
