@@ -5,7 +5,7 @@
 Claim: at least 89.5 % test accuracy in at most 15 epochs. Adam with a cosine schedule and dropout; 5,000 of the 60,000
 training images choose the epoch; the 10,000 test images are looked at once.
 
-Result: RESULT_FASHION
+Result: 89.86 % with the parameters of epoch 14, 18 s (2 cores, jax 0.10.2).
 """
 
 import time
