@@ -113,13 +113,12 @@ def test_constants_and_the_default_bias():
     assert all(np.all(np.asarray(layer["b"]) == 0) for layer in params.values())
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("name", ["he_normal", "glorot_uniform", "uniform", "normal", "constant"])
-def test_dtype_is_the_one_asked_for(name, dtype):
+def test_dtype_is_the_one_asked_for(name):
     initializer = TABLE[name][0] if name in TABLE else initializers.constant(0.5)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        w = initializer(jax.random.key(0), (20, 30), dtype)
-    assert (w.dtype, w.shape, w.weak_type) == (dtype, (20, 30), False)
+        w = initializer(jax.random.key(0), (20, 30), jnp.bfloat16)
+    assert (w.dtype, w.shape, w.weak_type) == (jnp.bfloat16, (20, 30), False)
 
 
 @pytest.mark.parametrize("make", [initializers.variance_scaling, initializers.uniform, initializers.normal])

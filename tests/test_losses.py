@@ -559,21 +559,13 @@ def test_shapes_and_dtypes_are_refused_even_in_a_trace(loss, output, target, err
 
 @pytest.mark.source("GB-6.5.8-DTYPES")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32] + [jnp.float64] * X64, ids=lambda d: d.__name__)
-@pytest.mark.parametrize(
-    "case", ["squared (n, 1) on (n,)", "sigmoid (n, 1) on (n,)", "softmax on labels", "squared (n, k)"]
-)
+@cases
 def test_strict_promotion_and_the_outputs_dtype(case, dtype):
-    loss, output, target, full = CASES[case]
+    loss, output, target, _ = CASES[case]
     output, target = jnp.asarray(output, dtype), as_arrays(output, target)[1]
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        value, by_hand, by_autodiff = both(loss, output, target)
-    assert [(a.dtype, a.shape) for a in (value, by_hand, by_autodiff)] == [
-        (dtype, (5,)),
-        (dtype, output.shape),
-        (dtype, output.shape),
-    ]
-    if dtype == jnp.bfloat16:
-        np.testing.assert_allclose(np.asarray(value, float), TEXTBOOK[loss](np.asarray(output, float), full), rtol=0.05)
+        results = jax.eval_shape(partial(both, loss), output, target)
+    assert [(a.dtype, a.shape) for a in results] == [(dtype, (5,)), (dtype, output.shape), (dtype, output.shape)]
 
 
 # ── the record ──────────────────────────────────────────────────────────────────────────────────────────────────

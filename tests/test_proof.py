@@ -18,7 +18,7 @@ EPS = float(jnp.finfo(jnp.result_type(float)).eps)
 
 
 @pytest.mark.source("GB-6.5.4-ALG64", "GB-6.5.4-ALG63", "M-4", "M-4mod", "H-bp")
-@settings(max_examples=200 if X64 else 60)
+@settings(max_examples=200 if X64 else 30)
 @given(cases())
 def test_backprop_equals_automatic_differentiation(case):
     report = compare_gradients(*roads(case), case.params, {}, case.batch, key=case.key)
@@ -40,7 +40,7 @@ def test_backprop_under_strict_dtypes_and_ranks(loss_name):
     assert penalized, penalized
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(cases(max_depth=2, dropout=False))
 def test_jit_equals_op_by_op(case):
     for gradient in roads(case):

@@ -35,11 +35,7 @@ def results(epochs=60, seeds=8, mistakes=40, **changes):
     wrong = [Mistake(random.random((8, 8)), 8, 1, 0.3 + 0.01 * i) for i in range(mistakes)]
     shapes = {"w": (64, 64), "b": (64,)}
     made = DemoResults(
-        proof=[
-            ProofRow(f"dense_{i}", k, v, 3.14e-15 / (i + 1), 1e-12)
-            for i in range(3)
-            for k, v in shapes.items()
-        ],
+        proof=[ProofRow(f"dense_{i}", k, v, 3.14e-15 / (i + 1), 1e-12) for i in range(3) for k, v in shapes.items()],
         history=history,
         best_epoch=max(1, stop - 8),
         outcome="Stopped early: no improvement for 8 epochs.",

@@ -268,7 +268,7 @@ def test_averaged_parameters_are_validated_and_returned():
     fitted = jn.fit(KEY, classifier(ema, averaged=lambda s, p: s[1]), data, epochs=4)
     plain = classifier(optax.sgd(0.1))
     params = average = plain.start(KEY, data).train.params
-    gradient = jn.loss_and_grad(jn.mlp([8, 3]), losses.softmax_cross_entropy)
+    gradient = jax.jit(jn.loss_and_grad(jn.mlp([8, 3]), losses.softmax_cross_entropy))
     for epoch in range(1, 5):
         order = shuffled(jax.random.fold_in(jax.random.fold_in(KEY, 1), epoch), 40)
         for cut in cuts(40, 16):

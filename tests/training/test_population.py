@@ -83,7 +83,7 @@ def test_a_swept_hyperparameter_equals_a_fixed_one_bitwise():
     chex.assert_trees_all_equal(swept, fixed)
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(cases(max_depth=2, batches=(1, 7)))
 def test_one_gradient_at_another_width(case):
     """A member of a population of three and the same network alone differ by rounding only."""
@@ -106,7 +106,7 @@ def test_twenty_steps_at_another_width():
         np.testing.assert_allclose(a, b, rtol=1e-9 if X64 else 1e-3)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(cases(max_depth=3, batches=(2, 7), dropout=False))
 def test_metamorphic_equalities_of_one_gradient(case):
     """Permuting the batch, and giving it twice, change nothing but rounding."""
