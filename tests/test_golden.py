@@ -37,7 +37,9 @@ def drawn(*shape, seed=0, scale=1.0):
 
 
 def arrays(tree):
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float) if a.dtype.kind == "f" else None), tree)
+    """Put on the device in the default float, integers as int32; nothing compiles for it."""
+    floats = jnp.result_type(float)
+    return jax.tree.map(lambda a: jax.device_put(np.asarray(a, floats if a.dtype.kind == "f" else np.int32)), tree)
 
 
 def descent(gradient, optimizer, params, batches):
@@ -53,10 +55,19 @@ def descent(gradient, optimizer, params, batches):
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def full_batch(gradient, rate, params, batch, steps):
-    """`descent` of plain SGD with one batch, all the time. The rate may be traced."""
+def traced_full_batch(gradient, rate, params, batch, steps):
     batches = jax.tree.map(lambda a: jnp.broadcast_to(a, (steps, *a.shape)), batch)
     return descent(gradient, optax.sgd(rate), params, batches)
+
+
+def full_batch(*arguments):
+    """`descent` of plain SGD with one batch, all the time; NumPy arrays. (gradient, rate, params, batch, steps)"""
+    return jax.tree.map(np.asarray, traced_full_batch(*arguments))
+
+
+def run(gradient, optimizer, params, batches):
+    """`descent`, compiled; NumPy arrays."""
+    return jax.tree.map(np.asarray, jax.jit(partial(descent, gradient, optimizer))(params, batches))
 
 
 # ── Goodfellow 6.1: the exclusive or ────────────────────────────────────────────────────────────────────────────
@@ -201,7 +212,7 @@ def test_hagans_stochastic_iteration():
     order = np.random.default_rng(0).integers(0, 4, 600)
     batches = jax.tree.map(lambda a: a[order][:, None], batch)
     start = {"dense_0": {"w": jnp.array([[1.0], [1.5]])}}
-    steps, _ = jax.jit(partial(descent, ERROR, optax.sgd(2 * 0.02)))(start, batches)
+    steps, _ = run(ERROR, optax.sgd(2 * 0.02), start, batches)
     x = np.array([1.0, 1.5])
     for k, got in zip(order, np.asarray(steps["dense_0"]["w"])[..., 0], strict=True):
         x = x + 2 * 0.02 * (example["t"][k] - example["u"][k] @ x) * example["u"][k]
@@ -388,7 +399,7 @@ def test_ridge_regression_by_descent_is_the_closed_form():
 
     def run(alpha):
         gradient = jn.penalized(ERROR, l2=alpha)
-        steps, _ = full_batch(gradient, 1.8 / (5.0 + alpha), start, batch, 3000)
+        steps, _ = traced_full_batch(gradient, 1.8 / (5.0 + alpha), start, batch, 3000)
         end = jax.tree.map(lambda a: a[-1], steps)
         return end["dense_0"]["w"][:, 0], ERROR(end, {}, batch)[0][0]
 
@@ -566,8 +577,8 @@ def test_a_recipe_of_ones_own_cost_and_projection_finds_the_first_principal_comp
     )
     first = np.linalg.svd(np.asarray(x, np.float64), full_matrices=False)[2][0]
     batches = (jnp.broadcast_to(x, (300, *x.shape)),)
-    run = jax.jit(partial(descent, cost, optax.chain(optax.adam(0.05), onto_the_sphere)))
-    steps, loss = run({"w": jnp.array([0.6, 0.0, 0.8])}, batches)
+    rule = optax.chain(optax.adam(0.05), onto_the_sphere)
+    steps, loss = run(cost, rule, {"w": jnp.array([0.6, 0.0, 0.8])}, batches)
     w = np.asarray(steps["w"], np.float64)
     np.testing.assert_allclose(np.linalg.norm(w, axis=1), 1, atol=1e-6)
     assert abs(w[-1] @ first) > 0.999
@@ -612,7 +623,7 @@ def test_an_epoch_of_sgd_is_its_transcription(size):
     }
     gradient = jn.backprop(jn.mlp([6, 4, 3]), losses.softmax_cross_entropy)
     batches = arrays((x[order], labels[order]))
-    steps, rows = jax.jit(partial(descent, gradient, optax.sgd(0.25)))(arrays(params), batches)
+    steps, rows = run(gradient, optax.sgd(0.25), arrays(params), batches)
     for t, at in enumerate(order):
         params, loss = transcribed_step(params, x[at], labels[at], 0.25)
         near(rows[t], loss)
@@ -639,7 +650,7 @@ def test_the_course_notes_sgd_neural_net_step_by_step():
     order = np.random.default_rng(22).integers(0, 24, 60)
     batches = arrays((x[order][:, None], labels[order][:, None]))
     gradient = jn.backprop(net, losses.softmax_cross_entropy)
-    steps, rows = jax.jit(partial(descent, gradient, optax.sgd(eta)))(params, batches)
+    steps, rows = run(gradient, optax.sgd(eta), params, batches)
     transcribed = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     for t, k in enumerate(order):
         transcribed, loss = transcribed_step(transcribed, x[[k]], labels[[k]], 0.5 * (1 + t / 20) ** -0.5)

@@ -36,12 +36,13 @@ def near(got, want, scale=1.0):
 
 def drawn(*shape, seed=0):
     """Numbers that float32 holds exactly, in the default float."""
-    return jnp.asarray(np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32), jnp.result_type(float))
+    draws = np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+    return jax.device_put(draws.astype(jnp.result_type(float)))
 
 
 PARAMS = jax.tree.map(lambda a: drawn(*a.shape, seed=a.size), jax.eval_shape(lambda: NET.init(KEY, (2,))[0]))
-X, LABELS = drawn(6, 2), np.array([0, 2, 1, 1, 0, 2])
-ONE_HOT = jnp.asarray(np.eye(3)[LABELS], X.dtype)
+X, LABELS = drawn(6, 2), np.array([0, 2, 1, 1, 0, 2], np.int32)
+ONE_HOT = jax.device_put(np.eye(3, dtype=X.dtype)[LABELS])
 COMPILED = {(make, loss): jax.jit(make(NET, loss), static_argnames="train") for make in ROADS for loss in LOSSES}
 
 

@@ -98,9 +98,14 @@ cases = pytest.mark.parametrize("case", CASES)
 
 
 def as_arrays(output, target):
-    """jax arrays, floats in the default float."""
-    floats = jnp.result_type(float)
-    return jnp.asarray(output, floats), jnp.asarray(target, floats if np.asarray(target).dtype.kind == "f" else None)
+    """The output and, if it's real, the target in the default float; put on the device as they are."""
+    floats, target = jnp.result_type(float), np.asarray(target)
+    target = (
+        target.astype({"f": floats, "i": np.int32}.get(target.dtype.kind, target.dtype))
+        if target.dtype.itemsize == 8
+        else target
+    )
+    return jax.device_put(np.asarray(output, floats)), jax.device_put(target)
 
 
 # ── values and gradients ────────────────────────────────────────────────────────────────────────────────────────

@@ -27,7 +27,9 @@ def drawn(rng, *shape, scale=1.0):
 
 
 def arrays(tree):
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float) if a.dtype.kind == "f" else None), tree)
+    """Put on the device in the default float, integers as int32; nothing compiles for it."""
+    floats = jnp.result_type(float)
+    return jax.tree.map(lambda a: jax.device_put(np.asarray(a, floats if a.dtype.kind == "f" else np.int32)), tree)
 
 
 # ── what mlp builds ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ def same(one, other):
 
 
 def drawn(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(0, 1, shape), jnp.result_type(float))
+    return jax.device_put(np.random.default_rng(seed).normal(0, 1, shape).astype(jnp.result_type(float)))
 
 
 def chained(parts, part_params, x):

@@ -45,7 +45,7 @@ traced, static = jax.jit(roads), jax.jit(roads, static_argnums=0)
 
 
 def drawn(shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(0.5, 2, shape), jnp.result_type(float))
+    return jax.device_put(np.random.default_rng(seed).uniform(0.5, 2, shape).astype(jnp.result_type(float)))
 
 
 # ── the distribution of the mask ────────────────────────────────────────────────────────────────────────────────

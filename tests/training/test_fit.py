@@ -15,7 +15,6 @@ from jaxnet import losses, outcomes
 from jaxnet.training.batches import cuts, shuffled
 from jaxnet.training.step import train_state, train_step
 
-pytestmark = pytest.mark.numerical
 DTYPE = jnp.result_type(float)
 KEY = jax.random.key(7)
 
@@ -65,6 +64,7 @@ def looped(key, net, optimizer, train, valid, *, epochs, batch_size, patience=No
     return now.params, best_params, best_epoch, np.array(history)
 
 
+@pytest.mark.numerical
 @pytest.mark.source("B-Alg7.1", "GB-5.9-COST")
 @pytest.mark.parametrize("weights", [False, True])
 def test_fit_equals_a_python_loop_of_the_jitted_step_bitwise(weights):
@@ -80,6 +80,7 @@ def test_fit_equals_a_python_loop_of_the_jitted_step_bitwise(weights):
     np.testing.assert_allclose(fitted.history["train_loss"], history[:, 0], rtol=1e-6)
 
 
+@pytest.mark.numerical
 @pytest.mark.newer
 @pytest.mark.source("M-8.1a")
 def test_patience_keeps_the_best_validated_parameters():
@@ -290,6 +291,7 @@ def keep_average(decay):
     return optax.GradientTransformation(lambda params: params, update)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(
     "optimizer",
     [

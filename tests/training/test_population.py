@@ -13,7 +13,6 @@ import jaxnet as jn
 from jaxnet import losses, outcomes
 from jaxnet.testing import compare_gradients
 
-pytestmark = pytest.mark.numerical
 X64 = jax.config.jax_enable_x64
 DTYPE = jnp.result_type(float)
 EPS = float(jnp.finfo(DTYPE).eps)
@@ -53,6 +52,7 @@ def at(tree, i):
     return jax.tree.map(lambda a: np.asarray(a)[i], tree)
 
 
+@pytest.mark.numerical
 @pytest.mark.newer
 def test_a_member_in_any_order_and_beside_a_diverging_neighbour_equals_itself_bitwise():
     keys = jnp.stack(SEEDS)
@@ -83,6 +83,7 @@ def test_a_swept_hyperparameter_equals_a_fixed_one_bitwise():
     chex.assert_trees_all_equal(swept, fixed)
 
 
+@pytest.mark.numerical
 @settings(max_examples=4)
 @given(cases(max_depth=2, batches=(1, 7)))
 def test_one_gradient_at_another_width(case):
@@ -98,6 +99,7 @@ def test_one_gradient_at_another_width(case):
     assert report, f"{case}\n{report}"
 
 
+@pytest.mark.numerical
 def test_twenty_steps_at_another_width():
     one = jax.jit(lambda k, d: jn.fit(k, build(at(HP, 3)), d, epochs=7))
     many = jax.jit(jax.vmap(lambda k, d: jn.fit(k, build(at(HP, 3)), d, epochs=7), in_axes=(0, None)))
@@ -106,6 +108,7 @@ def test_twenty_steps_at_another_width():
         np.testing.assert_allclose(a, b, rtol=1e-9 if X64 else 1e-3)
 
 
+@pytest.mark.numerical
 @settings(max_examples=8)
 @given(cases(max_depth=3, batches=(2, 7), dropout=False))
 def test_metamorphic_equalities_of_one_gradient(case):
@@ -121,6 +124,7 @@ def test_metamorphic_equalities_of_one_gradient(case):
         assert report, f"{case}\n{report}"
 
 
+@pytest.mark.numerical
 def test_permuted_and_rescaled_hidden_units():
     """Hidden units in another order give the same loss and the gradients in that order; a ReLU unit scaled by c > 0
     on its way in and 1/c on its way out computes the same."""
