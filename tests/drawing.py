@@ -1,11 +1,13 @@
 """Networks, losses and batches drawn by Hypothesis, from a grid of shapes so small that compiled operations repeat."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import jaxnet as jn
@@ -15,6 +17,11 @@ ACTIVATIONS = tuple(activations.named)
 LOSSES = ("squared_error", "sigmoid", "softmax labels", "softmax one-hot", "softmax soft")
 WIDTHS = (1, 3, 8)
 BATCHES = (1, 2, 7)
+
+
+def examples(count: int):
+    """Hypothesis settings: so many drawn examples, twenty times as many under scripts/test-long."""
+    return settings(max_examples=count * (20 if os.environ.get("JAXNET_HYPOTHESIS") == "hunt" else 1))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawing import cases, roads
-from hypothesis import assume, given, settings
+from drawing import cases, examples, roads
+from hypothesis import assume, given
 from jax.flatten_util import ravel_pytree
 
 import jaxnet as jn
@@ -24,7 +24,7 @@ def pre_activation_signs(case, params):
 
 
 @pytest.mark.source("GB-5.9-COST", "M-3a")
-@settings(max_examples=20)
+@examples(20)
 @given(cases(max_depth=3, widths=(1, 2, 3), batches=(1, 2, 3), dropout=False))
 def test_backprop_equals_five_point_differences(case):
     """(−f(2h) + 8f(h) − 8f(−h) + f(−2h)) / 12h along each coordinate, h = 1e-3, where no ReLU changes side."""
@@ -46,7 +46,7 @@ def test_backprop_equals_five_point_differences(case):
     assert np.abs(differences - expected).max() <= 1e-8 * scale
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     cases(
         max_depth=3, widths=(1, 2, 3), batches=(1, 7), names=("tanh", "sigmoid", "softplus", "identity"),

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawing import LOSSES, case_of, cases, roads
-from hypothesis import given, settings
+from drawing import LOSSES, case_of, cases, examples, roads
+from hypothesis import given
 from mutants import defects, reference
 
 import jaxnet as jn
@@ -18,7 +18,7 @@ EPS = float(jnp.finfo(jnp.result_type(float)).eps)
 
 
 @pytest.mark.source("GB-6.5.4-ALG64", "GB-6.5.4-ALG63", "M-4", "M-4mod", "H-bp")
-@settings(max_examples=200 if X64 else 30)
+@examples(200 if X64 else 30)
 @given(cases())
 def test_backprop_equals_automatic_differentiation(case):
     report = compare_gradients(*roads(case), case.params, {}, case.batch, key=case.key)
@@ -40,7 +40,7 @@ def test_backprop_under_strict_dtypes_and_ranks(loss_name):
     assert penalized, penalized
 
 
-@settings(max_examples=4)
+@examples(4)
 @given(cases(max_depth=2, dropout=False))
 def test_jit_equals_op_by_op(case):
     for gradient in roads(case):

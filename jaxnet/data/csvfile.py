@@ -68,6 +68,11 @@ class CsvFile(NamedTuple):
 
 
 def read_file(path: str | os.PathLike[str]) -> CsvFile:
+    """The cells of a CSV file.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: no such file, no text, no header, ragged rows; it says where.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path: got {type(path).__name__}, expected the path of a CSV file")
     path = Path(path)
@@ -109,6 +114,7 @@ def read_file(path: str | os.PathLike[str]) -> CsvFile:
 
 
 def number(cell: str) -> float | None:
+    """A cell as a number; None if it isn't one."""
     try:
         return None if "_" in cell else float(cell)
     except ValueError:
@@ -131,9 +137,11 @@ def numbers(file: CsvFile, name: str) -> tuple[list[float], int | None]:
 
 
 def at(file: CsvFile, name: str, row: int) -> str:
+    """What stands in a cell and where, the start of an error."""
     return f"{file.path}: got {file.columns[name][row]!r} in line {file.lines[row]}, column {name!r}"
 
 
 def listed(names: Iterable[str]) -> str:
+    """Names for an error, at most ten."""
     names = list(names)
     return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -146,6 +146,19 @@ def test_a_diverged_run_ends_and_returns_finite_parameters(patience, validated):
         chex.assert_trees_all_equal(fitted.params, healthy.params)
 
 
+def test_parameters_that_end_an_epoch_non_finite_are_a_divergence_though_the_loss_is_finite():
+    """The last of epoch 2's three updates, the sixth, is infinite: no loss of that epoch has seen it."""
+    optimizer = optax.sgd(lambda count: jnp.where(count == 5, jnp.inf, 0.1))
+    fitted = jn.fit(KEY, classifier(optimizer), jn.Data(blobs(40)), epochs=5)
+    assert int(fitted.outcome) == outcomes.DIVERGED
+    assert (int(fitted.epochs_run), int(fitted.best_epoch)) == (2, 1)
+    assert np.isfinite(fitted.history["train_loss"][:2]).all()
+    assert np.isnan(fitted.history["train_loss"][2:]).all()
+    chex.assert_trees_all_equal(
+        fitted.params, jn.fit(KEY, classifier(optax.sgd(0.1)), jn.Data(blobs(40)), epochs=1).params
+    )
+
+
 def test_run_equals_fit_bitwise():
     data = jn.Data(blobs(41, weights=True), blobs(30, seed=1))
     prog = classifier(optax.adam(0.1), net=jn.mlp([8, 3], dropout=0.3), patience=3)

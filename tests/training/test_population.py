@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from drawing import cases
-from hypothesis import given, settings
+from drawing import cases, examples
+from hypothesis import given
 
 import jaxnet as jn
 from jaxnet import losses, outcomes
@@ -19,13 +19,13 @@ EPS = float(jnp.finfo(DTYPE).eps)
 SEEDS = [jax.random.fold_in(jax.random.key(3), seed) for seed in range(6)]
 
 
-def examples(n, seed):
+def labelled(n, seed):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 3, n)
     return jnp.asarray(rng.normal(size=(n, 4)) + np.eye(3, 4)[y], DTYPE), jnp.asarray(y, jnp.int32)
 
 
-DATA = jn.Data(examples(40, 0), examples(30, 1))
+DATA = jn.Data(labelled(40, 0), labelled(30, 1))
 
 
 def build(hp):
@@ -84,7 +84,7 @@ def test_a_swept_hyperparameter_equals_a_fixed_one_bitwise():
 
 
 @pytest.mark.numerical
-@settings(max_examples=4)
+@examples(4)
 @given(cases(max_depth=2, batches=(1, 7)))
 def test_one_gradient_at_another_width(case):
     """A member of a population of three and the same network alone differ by rounding only."""
@@ -109,7 +109,7 @@ def test_twenty_steps_at_another_width():
 
 
 @pytest.mark.numerical
-@settings(max_examples=8)
+@examples(8)
 @given(cases(max_depth=3, batches=(2, 7), dropout=False))
 def test_metamorphic_equalities_of_one_gradient(case):
     """Permuting the batch, and giving it twice, change nothing but rounding."""
