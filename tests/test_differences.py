@@ -49,12 +49,15 @@ def test_backprop_equals_five_point_differences(case):
 @examples(20)
 @given(
     cases(
-        max_depth=3, widths=(1, 2, 3), batches=(1, 7), names=("tanh", "sigmoid", "softplus", "identity"),
+        max_depth=3, widths=(1, 2, 3), batches=(1, 7), names=("tanh", "sigmoid", "identity"),
         loss_names=("squared_error",), dropout=False,
     )
 )  # fmt: skip
 def test_backprop_equals_complex_step(case):
-    """Im f(θ + ih) / h has no rounding error of subtraction, so it is exact where the network is analytic."""
+    """Im f(θ + ih) / h has no rounding error of subtraction, so it is exact where the network is analytic.
+
+    Softplus is left to the differences above: jax's complex `logaddexp` rounds an imaginary part of 1e-20 away.
+    """
     (gradient, _), h = roads(case), 1e-20
     flat, _ = ravel_pytree(case.params)
     (x, y, *weight), complex_dtype = case.batch, jnp.result_type(1j)

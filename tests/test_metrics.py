@@ -9,8 +9,6 @@ import sklearn.metrics
 
 from jaxnet import losses, metrics
 
-pytestmark = pytest.mark.numerical
-
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (40, 4)).astype(np.float32)
@@ -120,6 +118,7 @@ TARGETS = RNG.normal(1, 2, (40, 3)).astype(np.float32).astype(np.float64)
 PREDICTED = TARGETS + RNG.normal(0, [0.1, 1, 4], (40, 3)).astype(np.float32).astype(np.float64)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("sizes", [((40, 3), (40, 3)), ((40, 1), (40,)), ((40, 1), (40, 1)), ((40,), (40,))], ids=str)
 def test_r2_is_scikit_learns(sizes, weight):

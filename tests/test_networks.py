@@ -9,8 +9,6 @@ import pytest
 import jaxnet as jn
 from jaxnet import activations, initializers, losses, metrics
 
-pytestmark = pytest.mark.numerical
-
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 KEY = jax.random.key(2)
 
@@ -160,6 +158,7 @@ def problem(depth, seed=0):
     return params, drawn(rng, 5, 3), np.eye(3)[rng.integers(0, 3, 5)]
 
 
+@pytest.mark.numerical
 @pytest.mark.source(
     "GB-6.5.4-ALG63", "GB-6.5.4-ALG64", "M-4", "GB-6.3-AFFINE", "GB-6.2.2-ANYUNIT", "GB-6.2.1-COMPOSE", "H-bp"
 )
@@ -179,6 +178,7 @@ def test_backpropagation_is_the_textbook_algorithm(unit, loss):
                 jax.tree.map(near, grads, want)
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-6.5.4-BATCH", "GB-5.9-COST", "GB-8.1.3-ML-expectation", "GB-8.1-ERM")
 def test_a_batch_is_the_mean_of_its_examples_in_any_order():
     net, (params, x, y) = jn.mlp([3, 3, 3], activation="tanh"), problem(3)
@@ -198,6 +198,7 @@ def test_a_batch_is_the_mean_of_its_examples_in_any_order():
     jax.tree.map(near, again, grads)
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-6.5.4-FINALACT", "M-5fused", "GB-6.5.9-QMP")
 def test_softmax_at_the_output_is_not_elementwise():
     """With q = softmax(a) and ℓ = −Σ y log q: the full Jacobian gives q − y, an elementwise f′ doesn't."""
@@ -220,6 +221,7 @@ def test_softmax_at_the_output_is_not_elementwise():
     jax.tree.map(near, one, other["serial_0"])
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-4.1-ROUND")
 def test_float32_drifts_from_float64_by_its_rounding():
     net, (params, x, y) = jn.mlp([3] * 6, activation="tanh"), problem(6)
@@ -240,6 +242,7 @@ def test_float32_drifts_from_float64_by_its_rounding():
 # ── symmetries ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-8.2.2-symmetry")
 @pytest.mark.parametrize("unit", ["relu", "tanh"])
 def test_hidden_units_may_change_places(unit):
@@ -258,6 +261,7 @@ def test_hidden_units_may_change_places(unit):
     near(moved["dense_1"]["w"], grads["dense_1"]["w"][one][:, two])
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-8.2.2-relu-scale")
 @pytest.mark.parametrize(("unit", "free"), [("relu", True), ("tanh", False)])
 def test_rectifiers_may_be_rescaled_and_pay_with_their_penalty(unit, free):

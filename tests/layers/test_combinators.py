@@ -10,8 +10,6 @@ from jaxnet import layers, losses
 from jaxnet.layers import Layer, dense, serial
 from jaxnet.layers.combinators import names
 
-pytestmark = pytest.mark.numerical
-
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 KEY = jax.random.key(5)
 PARTS = (dense(4), layers.tanh(), dense(3), layers.softplus(), dense(2))
@@ -47,6 +45,7 @@ def params_of(parts, params):
 # ── composition ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.numerical
 @pytest.mark.newer
 @pytest.mark.source("GB-6.0-CHAIN", "M-4mod", "M-4", "GB-6.5.2-CHAIN", "GB-6.5-DEF")
 def test_a_network_is_its_layers_called_in_turn_and_back():
@@ -67,6 +66,7 @@ def test_a_network_is_its_layers_called_in_turn_and_back():
     jax.tree.map(near, grads, by_autodiff)
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-6.5.2-CHAIN", "GB-4.3.1-JAC")
 def test_the_jacobian_of_a_network_is_the_product_of_its_layers_jacobians():
     net = serial(*PARTS)
@@ -101,6 +101,7 @@ def test_depth_and_width_can_be_read_from_the_parameters():
     assert [params[f"dense_{i}"]["w"].shape for i in range(len(params))] == [(3, 5), (5, 7), (7, 2)]
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-6.5.6-DISTINCT", "GB-7.9-sharing")
 def test_uses_of_one_weight_add_up():
     """A layer used twice with the same parameters: the gradient is the sum of those of two separate copies."""
@@ -169,6 +170,7 @@ def test_names_count_each_kind():
     assert names(()) == ()
 
 
+@pytest.mark.numerical
 def test_the_order_is_the_layers_not_that_of_sorted_names():
     """JAX sorts the keys of dicts: dense_10 before dense_2. Units of 2, 3, 4, … make any confusion an error."""
     depth = 12

@@ -12,8 +12,6 @@ import jaxnet as jn
 from jaxnet import losses
 from jaxnet.layers import dropout
 
-pytestmark = pytest.mark.numerical
-
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 64 * float(np.finfo(np.float32).eps)
 KEY = jax.random.key(7)
@@ -65,6 +63,7 @@ def test_the_share_of_kept_units_and_the_expectation(rate):
         assert np.abs(np.mean(m > 0, axis=axis) - (1 - rate)).max() < 5 * error * m.shape[1 - axis] ** 0.5
 
 
+@pytest.mark.numerical
 def test_the_finest_rates_are_exact():
     """Of 2²⁰ draws at rate 0 none is dropped, at rate 1 − 2⁻¹⁶ about 16 are kept, times 65,536."""
     ones = jnp.ones((1024, 1024))
@@ -112,6 +111,7 @@ def test_a_member_of_a_population_has_the_mask_it_has_alone():
 # ── both roads ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.numerical
 @pytest.mark.source("GB-7.12-dropout-mask")
 @pytest.mark.parametrize("rate", RATES)
 def test_apply_backward_and_autodiff_use_one_mask(rate):
@@ -124,6 +124,7 @@ def test_apply_backward_and_autodiff_use_one_mask(rate):
     assert np.all((np.asarray(by_hand) == 0) == (m == 0))  # nothing flows through what was dropped
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1 / 3, 0.5, 1.0])
 def test_a_traced_rate_gives_the_bits_of_a_static_one(rate):
     x, dy = drawn((8, 33)), drawn((8, 33), 1)
@@ -153,6 +154,7 @@ def test_the_identity_in_inference_and_at_rate_zero(rate, train):
     assert dropout(rate).init(KEY, (33,)) == ({}, {})
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32] + [jnp.float64] * X64, ids=lambda d: d.__name__)
 @pytest.mark.parametrize("compiled", [static, traced], ids=["static", "traced"])
 def test_strict_promotion_and_the_dtype_of_the_input(compiled, dtype):
