@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "activations", "checkpoint", "data", "gradients", "initializers", "layers", "losses", "metrics", "networks",
-    "outcomes", "testing", "training",
+    "outcomes", "sweeps", "testing", "training",
 )  # fmt: skip
 _HOMES = {
     "data": ("Data",),
@@ -19,8 +19,13 @@ _HOMES = {
         "Layer", "dense", "dropout", "identity", "relu", "serial", "sigmoid", "softmax", "softplus", "tanh",
     ),
     "networks": ("mlp",),
+    "sweeps": (
+        "Space", "Study", "grid", "integers", "lin_space", "log_space", "log_uniform", "random_draws", "sobol_draws",
+        "static", "sweep", "uniform", "when", "zipped",
+    ),
     "training": (
         "Fitted", "Program", "TrainState", "evaluate", "fit", "predict", "program", "run", "train_state", "train_step",
+        "whole",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from jaxnet import metrics as metrics
     from jaxnet import networks as networks
     from jaxnet import outcomes as outcomes
+    from jaxnet import sweeps as sweeps
     from jaxnet import testing as testing
     from jaxnet import training as training
     from jaxnet.data import Data as Data
@@ -70,6 +76,20 @@ if TYPE_CHECKING:
     from jaxnet.layers import tanh as tanh
     from jaxnet.layers.dense import dense as dense
     from jaxnet.networks import mlp as mlp
+    from jaxnet.sweeps import Space as Space
+    from jaxnet.sweeps import Study as Study
+    from jaxnet.sweeps import grid as grid
+    from jaxnet.sweeps import integers as integers
+    from jaxnet.sweeps import lin_space as lin_space
+    from jaxnet.sweeps import log_space as log_space
+    from jaxnet.sweeps import log_uniform as log_uniform
+    from jaxnet.sweeps import random_draws as random_draws
+    from jaxnet.sweeps import sobol_draws as sobol_draws
+    from jaxnet.sweeps import static as static
+    from jaxnet.sweeps import uniform as uniform
+    from jaxnet.sweeps import when as when
+    from jaxnet.sweeps import zipped as zipped
+    from jaxnet.sweeps.sweep import sweep as sweep
     from jaxnet.training import Fitted as Fitted
     from jaxnet.training import Program as Program
     from jaxnet.training import TrainState as TrainState
@@ -79,4 +99,5 @@ if TYPE_CHECKING:
     from jaxnet.training import run as run
     from jaxnet.training import train_state as train_state
     from jaxnet.training import train_step as train_step
+    from jaxnet.training import whole as whole
     from jaxnet.training.program import program as program

@@ -36,3 +36,18 @@ def describe(code, epoch) -> str:
             "at its end"
         )
     raise ValueError(f"got outcome code {code}; expected 0, 1 or 2 (see jaxnet.outcomes)")
+
+
+def word(code) -> str:
+    """One outcome in two words, for tables.
+
+    Raises:
+        ValueError: for a code that this module doesn't know.
+
+    >>> word(DIVERGED)
+    'diverged'
+    """
+    words = {EPOCHS_EXHAUSTED: "epochs exhausted", STOPPED_EARLY: "stopped early", DIVERGED: "diverged"}
+    if int(code) not in words:
+        raise ValueError(f"got outcome code {code}; expected 0, 1 or 2 (see jaxnet.outcomes)")
+    return words[int(code)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxnet.data.checks import check_key
 
-__all__ = ["split"]
+__all__ = ["count_examples", "count_held", "split", "strata", "stream"]
 
 
 def split(
@@ -49,20 +49,15 @@ def split(
     >>> rest[1].tolist(), held_out[1].tolist()
     ([0, 0, 1], [0, 0, 1])
     """
-    if stratified is not None and not isinstance(stratified, bool):
-        raise TypeError(f"stratified: got {stratified!r}, expected True, False or None")
-    n = _count_examples(data)
-    held = _count_held(share, n)
+    n = count_examples(data)
+    held = count_held(share, n)
     check_key(key)
-    words = [int(word) for word in np.asarray(jax.random.key_data(key))]
-    draws = np.random.PCG64(words).random_raw(n)
-    reason = "not asked for" if stratified is False else _why_not_stratified(data[1])
-    if stratified and reason:
-        raise ValueError(f"stratified=True: {reason}; pass stratified=None or False to split without classes")
-    if reason:
+    draws = stream(key).random_raw(n)
+    labels = strata(data[1], stratified)
+    if labels is None:
         chosen = np.argsort(draws, kind="stable")[:held]
     else:
-        chosen = _choose_stratified(np.asarray(data[1]), held, draws)
+        chosen = _choose_stratified(labels, held, draws)
     mask = np.zeros(n, bool)
     mask[chosen] = True
     rest = jax.tree.map(lambda leaf: np.asarray(leaf)[~mask], data)
@@ -84,7 +79,36 @@ def _choose_stratified(labels: np.ndarray, held: int, draws: np.ndarray) -> np.n
     return order[rank < np.repeat(seats, counts)]
 
 
-def _why_not_stratified(y: Any) -> str:
+def stream(key: jax.Array) -> np.random.PCG64:
+    """NumPy's PCG64, seeded by the words of a typed key that has been checked.
+
+    >>> stream(jax.random.key(0)).random_raw() == stream(jax.random.key(0)).random_raw()
+    True
+    """
+    return np.random.PCG64([int(word) for word in np.asarray(jax.random.key_data(key))])
+
+
+def strata(y: Any, stratified: bool | None, at_least: int = 2) -> np.ndarray | None:
+    """The labels (n,) to stratify by, or None to do without.
+
+    Labels can be stratified where y is one array of integers (or bools) of rank 1 with `at_least` examples of every
+    class. True insists on it, None does so where it can, False never does.
+
+    Raises:
+        TypeError: stratified is neither None nor a bool; ValueError: True, and y can't be stratified.
+
+    >>> strata(np.array([0, 1, 1, 0]), None), strata(np.array([0.5, 1.5]), None)
+    (array([0, 1, 1, 0]), None)
+    """
+    if stratified is not None and not isinstance(stratified, bool):
+        raise TypeError(f"stratified: got {stratified!r}, expected True, False or None")
+    reason = "not asked for" if stratified is False else _why_not_stratified(y, at_least)
+    if stratified and reason:
+        raise ValueError(f"stratified=True: {reason}; pass stratified=None or False to split without classes")
+    return None if reason else np.asarray(y)
+
+
+def _why_not_stratified(y: Any, at_least: int) -> str:
     """The reason that y cannot be stratified, or "" if it can."""
     if not hasattr(y, "shape"):
         return f"got y of type {type(y).__name__}, expected one array of integer labels"
@@ -92,12 +116,22 @@ def _why_not_stratified(y: Any) -> str:
     if y.ndim != 1 or y.dtype.kind not in "biu":
         return f"got y of shape {y.shape} and dtype {y.dtype}, expected integer labels of shape (n,)"
     values, counts = np.unique(y, return_counts=True)
-    if counts.min() < 2:
-        return f"got 1 example of class {values[counts.argmin()]}, expected at least 2 of every class"
+    least = counts.min()
+    if least < at_least:
+        examples = "1 example" if least == 1 else f"{least} examples"
+        return f"got {examples} of class {values[counts.argmin()]}, expected at least {at_least} of every class"
     return ""
 
 
-def _count_examples(data: Any) -> int:
+def count_examples(data: Any) -> int:
+    """The number of examples of (x, y) or (x, y, weight), the same in every array.
+
+    Raises:
+        TypeError: not a tuple of arrays; ValueError: lengths differ, or an array without axes.
+
+    >>> count_examples((np.zeros((3, 2)), np.zeros(3)))
+    3
+    """
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         got = type(data).__name__ + (f" of {len(data)}" if isinstance(data, tuple) else "")
         raise TypeError(f"data: got {got}, expected a tuple (x, y) or (x, y, weight)")
@@ -119,15 +153,23 @@ def _count_examples(data: Any) -> int:
     return next(iter(sizes.values()))
 
 
-def _count_held(share: Any, n: int) -> int:
+def count_held(share: Any, n: int, what: str = "examples") -> int:
+    """How many of n are held out: round(share * n) within 1 … n - 1, or `share` itself if an int.
+
+    Raises:
+        TypeError: share is not a number; ValueError: share out of range, or n < 2.
+
+    >>> count_held(0.2, 1797), count_held(300, 1797)
+    (359, 300)
+    """
     if isinstance(share, (bool, np.bool_)) or not isinstance(share, numbers.Real):
-        raise TypeError(f"share: got {share!r}, expected a float in (0, 1) or a number of examples")
+        raise TypeError(f"share: got {share!r}, expected a float in (0, 1) or a number of {what}")
     if n < 2:
-        raise ValueError(f"data: got {n} examples, expected at least 2 to split")
+        raise ValueError(f"data: got {n} {what}, expected at least 2 to split")
     if isinstance(share, numbers.Integral):
         if not 1 <= int(share) <= n - 1:
-            raise ValueError(f"share: got {share} examples of {n}, expected 1 to {n - 1} so that neither part is empty")
+            raise ValueError(f"share: got {share} {what} of {n}, expected 1 to {n - 1} so that neither part is empty")
         return int(share)
     if not 0 < float(share) < 1:
-        raise ValueError(f"share: got {share!r}, expected a float in (0, 1), or an int to count examples")
+        raise ValueError(f"share: got {share!r}, expected a float in (0, 1), or an int to count {what}")
     return min(max(round(float(share) * n), 1), n - 1)

@@ -5,6 +5,7 @@ from jaxnet.training.host import run
 from jaxnet.training.loop import fit
 from jaxnet.training.program import Fitted, Program, program
 from jaxnet.training.step import TrainState, train_state, train_step
+from jaxnet.training.whole import whole
 
 __all__ = [
     "Fitted",
@@ -17,4 +18,5 @@ __all__ = [
     "run",
     "train_state",
     "train_step",
+    "whole",
 ]

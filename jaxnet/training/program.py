@@ -66,8 +66,9 @@ class Carry(NamedTuple):
 class Program:
     """The record of the three functions; compared by identity.
 
-    `check(data, params)` raises for data or parameters that don't fit, before any compile. `patience` is the number
-    of epochs after which a run may stop early, None if it can't.
+    `carry` has the fields `epoch`, the epochs run (int32), and `done` (bool). `check(data, params)` raises for data or
+    parameters that don't fit, before any compile. `patience` is the number of epochs after which a run may stop early,
+    None if it can't. A `whole` Program runs in one piece, its only epoch (see `jn.whole`).
     """
 
     start: Callable[..., Any]
@@ -75,6 +76,7 @@ class Program:
     finish: Callable[[Any, dict[str, Array]], Any]
     check: Callable[[Data, Any], None]
     patience: int | None = None
+    whole: bool = False
     compiled: dict[Callable, Callable] = field(default_factory=dict, repr=False)  # filled by `fit` and `run`
 
 
