@@ -99,5 +99,5 @@ if TYPE_CHECKING:
     from jaxnet.training import run as run
     from jaxnet.training import train_state as train_state
     from jaxnet.training import train_step as train_step
-    from jaxnet.training import whole as whole
     from jaxnet.training.program import program as program
+    from jaxnet.training.whole import whole as whole
