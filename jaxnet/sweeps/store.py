@@ -58,6 +58,10 @@ class Store:
         self._lock: int | None = None
         self._written = 0
 
+    def exists(self) -> bool:
+        """Whether a study is stored here."""
+        return (self.folder / "study.json").is_file()
+
     def open(self, record: Record, accept_change: Sequence[str] | bool = ()) -> Record:
         """Take the lock; write the record, or compare it with the one that is there. Returns the record in force.
 

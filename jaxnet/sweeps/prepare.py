@@ -1,0 +1,238 @@
+"""Everything of a study that comes before computing: arguments checked, members planned, programs traced.
+
+prepared = prepare(build, space, data=…, …)      raises before anything compiles
+jobs(prepared, i, positions), replay(prepared, member), price(prepared), identity_of(prepared)
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnet.data.checks import positive_integer, prepared
+from jaxnet.data.folds import Fold
+from jaxnet.data.sets import Data
+from jaxnet.sweeps import cost as costs
+from jaxnet.sweeps.execute import Job, Runner, flat_values
+from jaxnet.sweeps.identity import Identity, data_checksums, environment, sha256
+from jaxnet.sweeps.lanes import Build, LaneProgram, Resident, lane_program
+from jaxnet.sweeps.plan import Bucket, Cost, Plan, plan_of, resident_bytes, seeds_from, values_of
+from jaxnet.sweeps.space import Space, as_space
+from jaxnet.sweeps.study import mode_of
+from jaxnet.training.program import Program
+
+LIVE_COPIES = 4  # of the lanes, while a program runs: given, carried, selected from, returned
+CACHE = 1 << 20  # bytes: the lanes of one device should fit in a core's cache
+
+
+class Prepared(NamedTuple):
+    """A study ready to compute."""
+
+    build: Build
+    plan: Plan
+    programs: tuple[Program, ...]  # per bucket, of its first member
+    lanes: tuple[LaneProgram, ...]  # per bucket
+    tables: tuple[Any, ...]  # per bucket: (rows, valid_rows) of its folds, or None
+    key: np.ndarray  # the words of the study's key
+    data: Any
+    epochs: int
+    width: int
+    study_seed: int
+    devices: tuple[jax.Device, ...]
+    rank_by: str | None
+    mode: str
+
+
+def prepare(
+    build: Build,
+    space: Any,
+    *,
+    data: Any,
+    epochs: int | None,
+    seeds: Any,
+    folds: Sequence[Fold],
+    study_seed: int,
+    width: int | None,
+    devices: Sequence[jax.Device] | None,
+    rank_by: str | None,
+    mode: str | None,
+) -> Prepared:
+    """Check the arguments of a study and trace its programs; compiles nothing. See `sweep` for what they mean.
+
+    Raises:
+        TypeError, ValueError: for whatever doesn't fit.
+    """
+    if not callable(build):
+        raise TypeError(f"got build {build!r}; expected a function from hyperparameters to a Program")
+    space, folds = as_space(space), tuple(folds)
+    data = _prepared_data(data, folds)
+    plan = plan_of(space, seeds_from(seeds), folds)
+    programs = tuple(_checked_program(build, space, bucket, plan, data) for bucket in plan.buckets)
+    whole_epochs = _checked_epochs(epochs, programs)
+    chosen = _checked_devices(devices)
+    key = np.asarray(jax.random.key_data(jax.random.key(study_seed, impl="threefry2x32")))
+    if width is None:
+        width = _fitting_width(plan, programs, data, chosen)
+    width = positive_integer("width", width)
+    tables = tuple(_fold_table(plan, bucket) for bucket in plan.buckets)
+    lanes = tuple(
+        lane_program(build, b.static, b.traced, Resident(key, data, t), width=width, epochs=whole_epochs)
+        for b, t in zip(plan.buckets, tables, strict=True)
+    )
+    names = {n.removeprefix("metrics/") for lane in lanes for n in flat_values(lane.report.fitted) if "metrics/" in n}
+    rank_by, mode = _ranking(rank_by, mode, names)
+    return Prepared(
+        build, plan, programs, lanes, tables, key, data, whole_epochs, width, study_seed, chosen, rank_by, mode
+    )
+
+
+def jobs(study: Prepared, bucket: int, positions: Sequence[int]) -> list[Job]:
+    """The members at these positions, all of this bucket, as lanes need them."""
+    plan, one = study.plan, study.plan.buckets[bucket]
+    values = values_of(plan, one, positions)
+    row = {fold: i for i, fold in enumerate(one.folds)}
+    return [
+        Job(
+            int(p),
+            int(plan.seed[p]),
+            row.get(int(plan.fold[p]), 0),
+            {name: column[i] for name, column in values.items()},
+            study.epochs,
+        )
+        for i, p in enumerate(positions)
+    ]
+
+
+def replay(study: Prepared, member: int) -> Any:
+    """One member's run again, on the first device: bitwise what it is in the study."""
+    i = next(i for i, bucket in enumerate(study.plan.buckets) if member in bucket.members)
+    resident = jax.device_put(Resident(study.key, study.data, study.tables[i]), study.devices[0])
+    runner = Runner(study.lanes[i], resident, study.devices[0], study.plan.buckets[i].traced)
+    return runner.alone(jobs(study, i, [member])[0])
+
+
+def identity_of(study: Prepared) -> Identity:
+    """What the study's numbers depend on."""
+    return {
+        "settings": {"epochs": study.epochs, "width": study.width, "study_seed": study.study_seed},
+        "data": data_checksums(study.data),
+        "folds": {
+            str(i): sha256(fold.rows.tobytes() + b"|" + fold.valid_rows.tobytes())
+            for i, fold in enumerate(study.plan.folds)
+        },
+        "environment": environment(study.devices[0]),
+        "program": {b.name: sha256(lane.text) for b, lane in zip(study.plan.buckets, study.lanes, strict=True)},
+    }
+
+
+def price(study: Prepared) -> Cost:
+    """What the plan will take, before anything is compiled."""
+    plan, devices, seconds = study.plan, len(study.devices), 0.0
+    for bucket, program in zip(plan.buckets, study.programs, strict=True):
+        data = _data_of(bucket, plan, study.data)
+        carry = jax.eval_shape(program.start, jax.random.key(0), data)
+        epoch = costs.operations(program.epoch, carry, data)
+        seconds += costs.seconds(epoch) * len(bucket.members) * study.epochs
+    values = list(flat_values(study.lanes[0].report.fitted).values())
+    memory = devices * (resident_bytes(study.data) + LIVE_COPIES * max(resident_bytes(x.lanes) for x in study.lanes))
+    memory += len(plan) * resident_bytes(values) // study.width
+    return Cost(study.width, devices, len(plan.buckets) * devices, memory, seconds / devices)
+
+
+def _prepared_data(data: Any, folds: tuple[Fold, ...]) -> Any:
+    """The data, checked; a tree that isn't a Data as it is."""
+    if not all(isinstance(fold, Fold) for fold in folds):
+        raise TypeError("got folds that aren't Folds; expected jn.data.k_fold(...), holdout(...) or bootstrap(...)")
+    if not isinstance(data, Data):
+        if folds:
+            raise TypeError(f"got folds with data of type {type(data).__name__}; expected jn.Data((x, y))")
+        return jax.tree.map(lambda a: jax.device_put(np.array(a)), data)
+    if folds and (data.valid is not None or data.rows is not None or data.valid_rows is not None):
+        raise ValueError("got folds of data with a validation set or rows; expected jn.Data((x, y)): folds choose both")
+    for fold in folds:
+        prepared(Data(data.train, None, fold.rows, fold.valid_rows))
+    return prepared(data)
+
+
+def _checked_program(build: Build, space: Space, bucket: Bucket, plan: Plan, data: Any) -> Program:
+    """The Program of the bucket's first member, after `build` has accepted the extremes of every axis."""
+    chosen = sorted({int(plan.configuration[p]) for p in bucket.members})
+    extremes = {chosen[0]}
+    for name in bucket.traced:
+        values: list[Any] = [space.configurations[c][name] for c in chosen]
+        extremes |= {chosen[values.index(min(values))], chosen[values.index(max(values))]}
+    first = None
+    for c in sorted(extremes):
+        configuration = dict(space.configurations[c])
+        try:
+            program = build(configuration)
+        except KeyError as error:
+            raise ValueError(
+                f"build: got no hyperparameter {error} in {configuration}; expected what the space has: add an "
+                "axis, or use hp.get"
+            ) from error
+        if not isinstance(program, Program):
+            raise TypeError(f"build returned {program!r}; expected a Program: jn.program(...), or jn.whole(train)")
+        first = first or program
+    assert first is not None
+    first.check(_data_of(bucket, plan, data), None)
+    return first
+
+
+def _checked_epochs(epochs: Any, programs: Sequence[Program]) -> int:
+    if any(program.whole for program in programs):
+        if epochs is not None:
+            raise ValueError(
+                f"got epochs={epochs} for jn.whole(train); expected none: `train` decides how long it runs"
+            )
+        if not all(program.whole for program in programs):
+            raise ValueError("build made a jn.whole for some configurations only; expected all or none")
+        return 1
+    if epochs is None:
+        raise ValueError("got no epochs; expected the most epochs of a member: epochs=20")
+    return positive_integer("epochs", epochs)
+
+
+def _checked_devices(devices: Sequence[jax.Device] | None) -> tuple[jax.Device, ...]:
+    chosen = tuple(jax.local_devices() if devices is None else devices)
+    if not chosen or not all(device in jax.local_devices() for device in chosen):
+        raise ValueError(f"got devices={devices}; expected some of jax.local_devices(): {jax.local_devices()}")
+    if len({(d.platform, d.device_kind) for d in chosen}) > 1:
+        raise ValueError(f"got devices of several kinds: {chosen}; expected one kind, whose numbers agree")
+    return chosen
+
+
+def _fitting_width(plan: Plan, programs: Sequence[Program], data: Any, devices: Sequence[jax.Device]) -> int:
+    """As many lanes as fit in a core's cache, a power of 2, and no more than there are members for."""
+    shapes = jax.eval_shape(programs[0].start, jax.random.key(0), _data_of(plan.buckets[0], plan, data))
+    lane = max(resident_bytes(jax.tree.map(lambda a: np.zeros(a.shape, np.float32), shapes)), 1)
+    on_cpu = devices[0].platform == "cpu"
+    fits = max(1 << (max(CACHE // lane, 1).bit_length() - 1), 4) if on_cpu else 1024
+    members = -(-max(len(bucket.members) for bucket in plan.buckets) // len(devices))
+    return min(fits, 256 if on_cpu else fits, 1 << (members - 1).bit_length())
+
+
+def _data_of(bucket: Bucket, plan: Plan, data: Any) -> Any:
+    """The data of the bucket's first fold."""
+    if not bucket.folds:
+        return data
+    fold = plan.folds[bucket.folds[0]]
+    return Data(data.train, None, fold.rows, fold.valid_rows)
+
+
+def _fold_table(plan: Plan, bucket: Bucket) -> Any:
+    """(rows, valid_rows) of the bucket's folds, stacked; None without folds."""
+    if bucket.sizes is None:
+        return None
+    chosen = [plan.folds[i] for i in bucket.folds]
+    return tuple(np.stack([getattr(f, part) for f in chosen]).astype(np.int32) for part in ("rows", "valid_rows"))
+
+
+def _ranking(rank_by: str | None, mode: str | None, names: set[str]) -> tuple[str | None, str]:
+    if rank_by is None:
+        rank_by = next((name for name in ("valid_loss", "train_loss") if name in names), None)
+        return (None, "min") if rank_by is None else (rank_by, mode_of(rank_by, mode))
+    if rank_by not in names:
+        raise ValueError(f"got rank_by={rank_by!r}; expected one of {', '.join(sorted(names)) or 'no metrics at all'}")
+    return rank_by, mode_of(rank_by, mode)
