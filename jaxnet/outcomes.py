@@ -1,19 +1,21 @@
 """How a run ended, as an int32 that lives in arrays and a sentence that people read.
 
-A run ends in one of three ways: its epochs are exhausted, it stopped early, or it diverged. It is never called
-converged: a loss that stopped falling is not a proof of a minimum.
+A run ends in one of three ways: its epochs are exhausted, it stopped early, or it diverged; a study can also drop it
+before its end, when others are better. It is never called converged: a loss that stopped falling is no proof of a
+minimum.
 """
 
 EPOCHS_EXHAUSTED = 0
 STOPPED_EARLY = 1
 DIVERGED = 2
+DROPPED = 3
 
 
 def describe(code, epoch) -> str:
     """The sentence of one outcome.
 
     Args:
-        code: `fitted.outcome`, one of the three codes of this module.
+        code: `fitted.outcome`, one of the codes of this module.
         epoch: `fitted.epochs_run`, the last epoch that was trained (from 1).
 
     Raises:
@@ -35,7 +37,9 @@ def describe(code, epoch) -> str:
             f"diverged at epoch {epoch}: the training loss, the validation loss or a parameter was not finite "
             "at its end"
         )
-    raise ValueError(f"got outcome code {code}; expected 0, 1 or 2 (see jaxnet.outcomes)")
+    if code == DROPPED:
+        return f"dropped after epoch {epoch}: at this point of the study others were better"
+    raise ValueError(f"got outcome code {code}; expected 0, 1, 2 or 3 (see jaxnet.outcomes)")
 
 
 def word(code) -> str:
@@ -47,7 +51,12 @@ def word(code) -> str:
     >>> word(DIVERGED)
     'diverged'
     """
-    words = {EPOCHS_EXHAUSTED: "epochs exhausted", STOPPED_EARLY: "stopped early", DIVERGED: "diverged"}
+    words = {
+        EPOCHS_EXHAUSTED: "epochs exhausted",
+        STOPPED_EARLY: "stopped early",
+        DIVERGED: "diverged",
+        DROPPED: "dropped",
+    }
     if int(code) not in words:
-        raise ValueError(f"got outcome code {code}; expected 0, 1 or 2 (see jaxnet.outcomes)")
+        raise ValueError(f"got outcome code {code}; expected 0, 1, 2 or 3 (see jaxnet.outcomes)")
     return words[int(code)]

@@ -32,7 +32,7 @@ def test_each_code_has_its_sentence(code, stored, epoch, sentence, number):
     assert "converge" not in sentence
 
 
-@pytest.mark.parametrize("code", [-1, 3, 255])
+@pytest.mark.parametrize("code", [-1, 4, 255])
 def test_unknown_code_is_refused(code):
-    with pytest.raises(ValueError, match=rf"got outcome code {code}; expected 0, 1 or 2"):
+    with pytest.raises(ValueError, match=rf"got outcome code {code}; expected 0, 1, 2 or 3"):
         outcomes.describe(code, 1)

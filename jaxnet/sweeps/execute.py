@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,8 +46,7 @@ class Finished(NamedTuple):
     lanes: dict[int, Any]  # position -> the run itself, where asked for
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What is taken of a member that has finished, besides its values."""
 
     keep: Callable[[dict[str, Any]], bool]  # (its values) -> whether to keep its parameters

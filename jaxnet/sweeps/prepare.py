@@ -1,10 +1,10 @@
 """Everything of a study that comes before computing: arguments checked, members planned, programs traced.
 
 prepared = prepare(build, space, data=…, …)      raises before anything compiles
-jobs(prepared, i, positions), replay(prepared, member), price(prepared), identity_of(prepared)
+works(prepared, wanted, limit), replay(prepared, member), price(prepared), identity_of(prepared)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jaxnet.data.checks import positive_integer, prepared
 from jaxnet.data.folds import Fold
 from jaxnet.data.sets import Data
 from jaxnet.sweeps import cost as costs
-from jaxnet.sweeps.execute import Job, Runner, flat_values
+from jaxnet.sweeps.execute import BucketWork, Job, Runner, flat_values
 from jaxnet.sweeps.identity import Identity, data_checksums, environment, sha256
 from jaxnet.sweeps.lanes import Build, LaneProgram, Resident, lane_program
 from jaxnet.sweeps.plan import Bucket, Cost, Plan, plan_of, resident_bytes, seeds_from, values_of
@@ -104,6 +104,22 @@ def jobs(study: Prepared, bucket: int, positions: Sequence[int]) -> list[Job]:
     ]
 
 
+def works(study: Prepared, wanted: np.ndarray, limit: int, lanes: Mapping[int, Any] | None = None) -> list[BucketWork]:
+    """The wanted (members,) bool of each bucket, to be carried on up to epoch `limit`.
+
+    `lanes` holds runs to go on with, by position; the others start anew.
+    """
+    lanes, found = lanes or {}, []
+    for i, bucket in enumerate(study.plan.buckets):
+        todo = [
+            job._replace(limit=limit, lane=lanes.get(job.position))
+            for job in jobs(study, i, bucket.members[wanted[bucket.members]])
+        ]
+        if todo:
+            found.append(BucketWork(study.lanes[i], bucket.traced, study.tables[i], todo))
+    return found
+
+
 def replay(study: Prepared, member: int) -> Any:
     """One member's run again, on the first device: bitwise what it is in the study."""
     i = next(i for i, bucket in enumerate(study.plan.buckets) if member in bucket.members)
@@ -112,10 +128,10 @@ def replay(study: Prepared, member: int) -> Any:
     return runner.alone(jobs(study, i, [member])[0])
 
 
-def identity_of(study: Prepared) -> Identity:
-    """What the study's numbers depend on."""
+def identity_of(study: Prepared, settings: Mapping[str, Any]) -> Identity:
+    """What the study's numbers depend on; `settings` are those of its method beside epochs, width and seed."""
     return {
-        "settings": {"epochs": study.epochs, "width": study.width, "study_seed": study.study_seed},
+        "settings": {"epochs": study.epochs, "width": study.width, "study_seed": study.study_seed, **settings},
         "data": data_checksums(study.data),
         "folds": {
             str(i): sha256(fold.rows.tobytes() + b"|" + fold.valid_rows.tobytes())

@@ -93,7 +93,19 @@ class Study:
             self.take(list(rows.values()), {n: v[list(rows)] for n, v in batch.values.items()}, kept)
 
     def take(self, rows: list[int], values: dict[str, np.ndarray], kept: dict[int, dict[str, Any]]) -> None:
-        """Put finished members in these rows; `kept` is by row."""
+        """Put finished members in these rows; `kept` is by row.
+
+        Of a member that is there already, the longer run counts. A run that paused before its last epoch and wasn't taken up again has been dropped.
+        """
+        if "epochs_run" in self.values and "epochs_run" in values:
+            longer = values["epochs_run"] >= self.values["epochs_run"][rows]
+            kept = {row: tree for row, tree in kept.items() if longer[rows.index(row)]}
+            rows = [row for row, is_longer in zip(rows, longer, strict=True) if is_longer]
+            values = {name: new[longer] for name, new in values.items()}
+        if "outcome" in values:
+            epochs = max((v.shape[1] for n, v in values.items() if n.startswith("history/")), default=0)
+            paused = (values["outcome"] == outcomes.EPOCHS_EXHAUSTED) & (values["epochs_run"] < epochs)
+            values = values | {"outcome": np.where(paused, outcomes.DROPPED, values["outcome"])}
         for name, new in values.items():
             if name not in self.values:
                 blank = -1 if new.dtype.kind in "iu" else np.nan
@@ -174,7 +186,7 @@ class Study:
     def _worded(self) -> dict[str, np.ndarray]:
         columns = self.columns
         if "outcome" in columns:
-            words = {-1: "not run"} | {code: outcomes.word(code) for code in range(3)}
+            words = {-1: "not run"} | {code: outcomes.word(code) for code in range(4)}
             columns["outcome"] = np.array([words[int(code)] for code in columns["outcome"]], object)
         return columns
 

@@ -8,25 +8,18 @@ The order of events: everything is checked; the programs are traced; the plan is
 is compared and read; what is missing is computed, each finished member on the disk before it counts.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from jaxnet.data.folds import Fold
-from jaxnet.data.sets import Data
-from jaxnet.sweeps.collect import Keeper, collect
-from jaxnet.sweeps.execute import BucketWork, Wanted, execute
+from jaxnet.sweeps.execute import execute
 from jaxnet.sweeps.lanes import Build
-from jaxnet.sweeps.plan import described
-from jaxnet.sweeps.prepare import Prepared, identity_of, jobs, prepare, price, replay
-from jaxnet.sweeps.progress import Progress, shown
-from jaxnet.sweeps.space import key_of
-from jaxnet.sweeps.store import Record, Store
+from jaxnet.sweeps.prepare import prepare, works
+from jaxnet.sweeps.progress import Progress
+from jaxnet.sweeps.session import session, stored_width
 from jaxnet.sweeps.study import Study
 
 
@@ -88,54 +81,18 @@ def sweep(
     {'lr': 0.5}
     """
     index, count = _checked_share(share)
-    disk = None if store is None else Store(store, index)
-    if width is None and disk is not None and disk.exists():
-        width = int(disk.read().identity["settings"]["width"])
     ready = prepare(
-        build, space, data=data, epochs=epochs, seeds=seeds, folds=folds, study_seed=study_seed, width=width,
-        devices=devices, rank_by=rank_by, mode=mode,
+        build, space, data=data, epochs=epochs, seeds=seeds, folds=folds, study_seed=study_seed,
+        width=stored_width(store) if width is None else width, devices=devices, rank_by=rank_by, mode=mode,
     )  # fmt: skip
-    plan = ready.plan
-    study = Study.blank(plan, _about(ready, about))
-    study.replayer = partial(replay, ready)
-    keeper = Keeper(keep, ready.rank_by, ready.mode)
-    with ExitStack() as stack:
-        if disk is not None:
-            stack.callback(disk.close)
-            disk.open(record_of(ready, study.about), accept_change)
-            study.read(disk.batches(kept=keep is not None))
-            keeper.know(study)
-        if not quiet:
-            print(described(plan, price(ready), int(study.finished.sum())), file=sys.stderr, flush=True)
-            report = report or stack.enter_context(shown())
-        mine = np.arange(len(plan)) % count == index
-        work = []
-        for i, bucket in enumerate(plan.buckets):
-            todo = bucket.members[mine[bucket.members] & ~study.finished[bucket.members]]
-            if len(todo):
-                work.append(BucketWork(ready.lanes[i], bucket.traced, ready.tables[i], jobs(ready, i, todo)))
-        found = stack.enter_context(closing(execute(work, ready.key, ready.data, ready.devices, Wanted(keeper))))
-        collect(found, study, disk, mine, keeper, report)
-    return study
-
-
-def record_of(ready: Prepared, about: dict[str, Any]) -> Record:
-    """What the store writes down of a study."""
-    configurations = [key_of(c) for c in ready.plan.space.configurations]
-    static, seeds = sorted(ready.plan.space.static), list(ready.plan.seeds)
-    return Record(identity_of(ready), configurations, static, seeds, len(ready.plan.folds), about, [])
-
-
-def _about(ready: Prepared, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    data = ready.data
-    return {
-        "epochs": None if ready.programs[0].whole else ready.epochs,
-        "rank_by": ready.rank_by,
-        "mode": ready.mode,
-        "examples": {"train": data.size, "valid": data.valid_size} if isinstance(data, Data) else {},
-        "devices": [device.device_kind for device in ready.devices],
-        **(about or {}),
-    }
+    mine = np.arange(len(ready.plan)) % count == index
+    with session(
+        ready, store, share=index, keep=keep, accept_change=accept_change, about=about, report=report, quiet=quiet
+    ) as under_way:
+        wanted = mine & ~under_way.study.finished
+        found = execute(works(ready, wanted, ready.epochs), ready.key, ready.data, ready.devices, under_way.wanted)
+        under_way.collect(found, mine)
+    return under_way.study
 
 
 def _checked_share(share: tuple[int, int] | None) -> tuple[int, int]:
