@@ -20,8 +20,8 @@ _HOMES = {
     ),
     "networks": ("mlp",),
     "sweeps": (
-        "Space", "Study", "grid", "integers", "lin_space", "log_space", "log_uniform", "random_draws", "sobol_draws",
-        "static", "sweep", "uniform", "when", "zipped",
+        "Space", "Study", "grid", "halving", "hyperband", "integers", "lin_space", "log_space", "log_uniform",
+        "population_based_training", "random_draws", "sobol_draws", "static", "sweep", "uniform", "when", "zipped",
     ),
     "training": (
         "Fitted", "Program", "TrainState", "evaluate", "fit", "predict", "program", "run", "train_state", "train_step",
@@ -83,12 +83,15 @@ if TYPE_CHECKING:
     from jaxnet.sweeps import lin_space as lin_space
     from jaxnet.sweeps import log_space as log_space
     from jaxnet.sweeps import log_uniform as log_uniform
+    from jaxnet.sweeps import population_based_training as population_based_training
     from jaxnet.sweeps import random_draws as random_draws
     from jaxnet.sweeps import sobol_draws as sobol_draws
     from jaxnet.sweeps import static as static
     from jaxnet.sweeps import uniform as uniform
     from jaxnet.sweeps import when as when
     from jaxnet.sweeps import zipped as zipped
+    from jaxnet.sweeps.halving import halving as halving
+    from jaxnet.sweeps.halving import hyperband as hyperband
     from jaxnet.sweeps.sweep import sweep as sweep
     from jaxnet.training import Fitted as Fitted
     from jaxnet.training import Program as Program

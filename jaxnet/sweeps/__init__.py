@@ -1,5 +1,7 @@
 """Studies: many runs as one program per bucket, one table, nothing lost."""
 
+from jaxnet.sweeps.halving import halving, hyperband
+from jaxnet.sweeps.population import population_based_training
 from jaxnet.sweeps.progress import Progress
 from jaxnet.sweeps.space import (
     Space,
@@ -23,10 +25,13 @@ __all__ = [
     "Space",
     "Study",
     "grid",
+    "halving",
+    "hyperband",
     "integers",
     "lin_space",
     "log_space",
     "log_uniform",
+    "population_based_training",
     "random_draws",
     "sobol_draws",
     "static",

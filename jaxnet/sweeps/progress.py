@@ -52,8 +52,8 @@ def shown(stream: TextIO | None = None) -> Iterator[Callable[[Progress], None]]:
     def plain(progress: Progress) -> None:
         nonlocal said
         tenth = progress.done * LINES // max(progress.total, 1)
-        if tenth > said or progress.done == progress.total:
-            said = LINES + 1 if progress.done == progress.total else tenth
+        if tenth > said:
+            said = tenth
             print(in_words(progress), file=stream, flush=True)
 
     yield plain

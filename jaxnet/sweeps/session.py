@@ -135,11 +135,7 @@ class Session:
         def tell() -> None:
             done, now = int(study.finished[mine].sum()), time.perf_counter()
             left = None if first is None or done == first[1] else (now - first[0]) / (done - first[1]) * (goal - done)
-            if self.report is not None:
-                outcome = study.values.get("outcome", np.zeros(0))
-                diverged = int((outcome == outcomes.DIVERGED).sum())
-                best, name = self.keeper.best, self.keeper.rank_by
-                self.report(Progress(done, goal, diverged, best, name, now - began, left))
+            self.tell(done, goal, now - began, left)
 
         try:
             with closing(found):
@@ -161,6 +157,14 @@ class Session:
             self._flush(pending)
         tell()
         return lanes
+
+    def tell(self, done: int, goal: int, seconds: float, seconds_left: float | None) -> None:
+        """Report how far the study is."""
+        if self.report is not None:
+            outcome = self.study.values.get("outcome", np.zeros(0))
+            diverged = int((outcome == outcomes.DIVERGED).sum())
+            best, name = self.keeper.best, self.keeper.rank_by
+            self.report(Progress(done, goal, diverged, best, name, seconds, seconds_left))
 
     def _flush(self, pending: list[Finished]) -> None:
         """Everything pending to the disk, then into the study."""

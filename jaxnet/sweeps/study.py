@@ -95,7 +95,8 @@ class Study:
     def take(self, rows: list[int], values: dict[str, np.ndarray], kept: dict[int, dict[str, Any]]) -> None:
         """Put finished members in these rows; `kept` is by row.
 
-        Of a member that is there already, the longer run counts. A run that paused before its last epoch and wasn't taken up again has been dropped.
+        Of a member that is there already, the longer run counts. A run that paused before its last
+        epoch and wasn't taken up again has been dropped.
         """
         if "epochs_run" in self.values and "epochs_run" in values:
             longer = values["epochs_run"] >= self.values["epochs_run"][rows]
