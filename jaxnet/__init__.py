@@ -20,8 +20,9 @@ _HOMES = {
     ),
     "networks": ("mlp",),
     "sweeps": (
-        "Space", "Study", "grid", "halving", "hyperband", "integers", "lin_space", "log_space", "log_uniform",
-        "population_based_training", "random_draws", "sobol_draws", "static", "sweep", "uniform", "when", "zipped",
+        "Space", "Study", "grid", "halving", "hyperband", "integers", "learning_rate_finder", "lin_space", "log_space",
+        "log_uniform", "population_based_training", "random_draws", "sobol_draws", "static", "sweep", "uniform",
+        "when", "zipped",
     ),
     "training": (
         "Fitted", "Program", "TrainState", "evaluate", "fit", "predict", "program", "run", "train_state", "train_step",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from jaxnet.sweeps import Study as Study
     from jaxnet.sweeps import grid as grid
     from jaxnet.sweeps import integers as integers
+    from jaxnet.sweeps import learning_rate_finder as learning_rate_finder
     from jaxnet.sweeps import lin_space as lin_space
     from jaxnet.sweeps import log_space as log_space
     from jaxnet.sweeps import log_uniform as log_uniform

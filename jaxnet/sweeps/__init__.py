@@ -3,6 +3,7 @@
 from jaxnet.sweeps.halving import halving, hyperband
 from jaxnet.sweeps.population import population_based_training
 from jaxnet.sweeps.progress import Progress
+from jaxnet.sweeps.rates import learning_rate_finder
 from jaxnet.sweeps.space import (
     Space,
     grid,
@@ -28,6 +29,7 @@ __all__ = [
     "halving",
     "hyperband",
     "integers",
+    "learning_rate_finder",
     "lin_space",
     "log_space",
     "log_uniform",

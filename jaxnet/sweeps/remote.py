@@ -105,9 +105,9 @@ def _run(
                     idle = False
                     yield _with_kept(finished, keeper)
             running[:] = still
+            left = [*waiting, *(task for _, task in running), *(task for task, _ in failed)] if failed else []
             for task, cause in failed:
-                unfinished = [*waiting, *(task for _, task in running), *(task for task, _ in failed)]
-                waiting.appendleft(_once_more(task, cause, sum(len(task.jobs) for task in unfinished)))
+                waiting.appendleft(_once_more(task, cause, sum(len(task.jobs) for task in left)))
             if idle:
                 time.sleep(max(0.0, LOOK - (time.perf_counter() - began)))
                 yield None

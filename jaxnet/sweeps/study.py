@@ -8,22 +8,22 @@ study.replay(17)                  the member's run once more, bitwise the same
 Study.open("runs/digits")         read back from its store
 """
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnet import outcomes
 from jaxnet.data.folds import Fold
+from jaxnet.layers import Layer
 from jaxnet.sweeps.plan import Plan, plan_of
 from jaxnet.sweeps.space import Space, configuration_from
-from jaxnet.sweeps.statistics import interval
 from jaxnet.sweeps.store import Batch, Record, Store
+from jaxnet.sweeps.table import columns_of, summary_columns, worded, write_columns
+from jaxnet.training.evaluation import predict
 
 
 class Best(NamedTuple):
@@ -128,25 +128,8 @@ class Study:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """The table by columns: member, seed, fold, the hyperparameters, the metrics, how each run ended.
-
-        A hyperparameter that a configuration doesn't have is NaN (None where it isn't a number).
-        """
-        plan = self.plan
-        columns: dict[str, np.ndarray] = {"member": np.arange(len(plan)), "seed": plan.seed}
-        if plan.folds:
-            columns["fold"] = plan.fold
-        for name in plan.space.names:
-            values: list[Any] = [c.get(name) for c in plan.space.configurations]
-            numbers = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values)
-            if numbers and any(v is None for v in values):
-                values = [np.nan if v is None else v for v in values]
-            column = np.array(values) if numbers else np.array([_cell(v) for v in values], object)
-            columns[name] = column[plan.configuration]
-        for name, column in self.values.items():
-            if column.ndim == 1:
-                columns[name.removeprefix("metrics/")] = column
-        return columns
+        """The table by columns, see `jaxnet.sweeps.table`; `outcome` as its code."""
+        return columns_of(self.plan, self.values)
 
     def table(self) -> Any:
         """One row per member, as a pandas DataFrame; `outcome` in words.
@@ -161,7 +144,7 @@ class Study:
                 "table() needs pandas: pip install 'jaxnet-toolkit[tables]'; without it, study.columns has the same "
                 "as arrays and study.write_table('table.csv') writes them"
             ) from error
-        return pd.DataFrame(self._worded())
+        return pd.DataFrame(worded(self.columns))
 
     def write_table(self, path: str | os.PathLike[str]) -> None:
         """Write the table to a .csv file, or to a .parquet file where pyarrow is installed.
@@ -169,27 +152,7 @@ class Study:
         Raises:
             ValueError: another ending; ImportError: no pyarrow; OSError: the file can't be written.
         """
-        path = Path(path)
-        columns = self._worded()
-        if path.suffix.lower() == ".csv":
-            with open(path, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(columns)
-                writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-        elif path.suffix.lower() == ".parquet":
-            import pyarrow
-            import pyarrow.parquet
-
-            pyarrow.parquet.write_table(pyarrow.table({n: pyarrow.array(v.tolist()) for n, v in columns.items()}), path)
-        else:
-            raise ValueError(f"got {path}; expected a file that ends in .csv or .parquet")
-
-    def _worded(self) -> dict[str, np.ndarray]:
-        columns = self.columns
-        if "outcome" in columns:
-            words = {-1: "not run"} | {code: outcomes.word(code) for code in range(4)}
-            columns["outcome"] = np.array([words[int(code)] for code in columns["outcome"]], object)
-        return columns
+        write_columns(path, worded(self.columns))
 
     def history(self, name: str) -> History:
         """One value over the epochs, (member, epoch).
@@ -236,7 +199,7 @@ class Study:
         return dict(self.plan.space.configurations[self.plan.configuration[member]])
 
     def summary(self, name: str, level: float = 0.95) -> Any:
-        """Per configuration, over its seeds and folds: mean, standard deviation, confidence interval, n, diverged.
+        """Per configuration, over its seeds: mean, standard deviation, confidence interval, n, diverged members.
 
         The interval is Student's t of the mean. With folds, the values of one seed are first averaged over its folds,
         since folds share examples and aren't independent. A DataFrame where pandas is, else a dict of columns.
@@ -244,19 +207,11 @@ class Study:
         Raises:
             KeyError: no such metric.
         """
-        values = self._named("metrics", name).astype(float)
-        shape = len(self.plan.seeds), max(len(self.plan.folds), 1), len(self.plan.space)
-        cube = np.where(self.finished, values, np.nan).reshape(shape)
-        by_seed = cube.mean(axis=1)  # (seeds, configurations)
-        intervals = [interval(by_seed[:, c], level) for c in range(shape[2])]
-        columns: dict[str, Any] = {}
-        for hyperparameter in self.plan.space.names:
-            columns[hyperparameter] = [_cell(c.get(hyperparameter)) for c in self.plan.space.configurations]
-        for column in ("mean", "std", "low", "high", "n"):
-            columns[column] = np.array([getattr(one, column) for one in intervals])
+        by_seed = np.stack([self.values_by_seed(name, c) for c in range(len(self.plan.space))])
+        diverged = None
         if "outcome" in self.values:
-            diverged = (self.values["outcome"] == outcomes.DIVERGED).reshape(shape)
-            columns["diverged"] = diverged.sum(axis=(0, 1))
+            diverged = self._cube(self.values["outcome"] == outcomes.DIVERGED).sum(axis=(0, 1))
+        columns = summary_columns(self.plan.space, by_seed, diverged, level)
         try:
             import pandas as pd
         except ImportError:
@@ -265,10 +220,28 @@ class Study:
 
     def values_by_seed(self, name: str, configuration: int) -> np.ndarray:
         """The values of one configuration, (seeds,), averaged over folds; NaN where it wasn't run or isn't finite."""
-        values = self._named("metrics", name).astype(float)
-        cube = np.where(self.finished, values, np.nan)
-        cube = cube.reshape(len(self.plan.seeds), max(len(self.plan.folds), 1), len(self.plan.space))
-        return cube[:, :, configuration].mean(axis=1)
+        values = np.where(self.finished, self._named("metrics", name).astype(float), np.nan)
+        return self._cube(values)[:, :, configuration].mean(axis=1)
+
+    def predict(self, net: Layer, x: Any, members: Sequence[int]) -> np.ndarray:
+        """The outputs of several members on `x`, (members, n, …): an ensemble, see `jaxnet.sweeps.ensembles`.
+
+        `net` is the network that they were trained with. Parameters that weren't kept are trained again by `replay`.
+
+        Raises:
+            IndexError, ValueError: as `replay`.
+        """
+        return np.stack([np.asarray(predict(net, self._fitted(member), x)) for member in members])
+
+    def _fitted(self, member: int) -> Any:
+        tree = self.kept.get(member)
+        if tree is None:
+            return self.replay(member)
+        return SimpleNamespace(params=tree["params"], state=tree["state"])
+
+    def _cube(self, values: np.ndarray) -> np.ndarray:
+        """(members,) as (seeds, folds, configurations)."""
+        return values.reshape(len(self.plan.seeds), max(len(self.plan.folds), 1), len(self.plan.space))
 
     def replay(self, member: int) -> Any:
         """Run one member again, at the study's width: bitwise what it was, with its parameters.
@@ -318,8 +291,3 @@ def plan_from(record: Record) -> Plan:
     space = Space(tuple(configuration_from(text) for text in record.configurations), frozenset(record.static))
     nothing = np.zeros(0, np.int32)
     return plan_of(space, record.seeds, [Fold(nothing, nothing)] * record.folds)
-
-
-def _cell(value: Any) -> Any:
-    """A value that a table can hold: tuples as text."""
-    return json.dumps(value) if isinstance(value, (tuple, list)) else value

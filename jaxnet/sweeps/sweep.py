@@ -19,6 +19,7 @@ from jaxnet.sweeps.execute import execute
 from jaxnet.sweeps.lanes import Build
 from jaxnet.sweeps.prepare import prepare, works
 from jaxnet.sweeps.progress import Progress
+from jaxnet.sweeps.remote import execute_remotely
 from jaxnet.sweeps.session import session, stored_width
 from jaxnet.sweeps.study import Study
 
@@ -39,6 +40,8 @@ def sweep(
     rank_by: str | None = None,
     mode: str | None = None,
     share: tuple[int, int] | None = None,
+    executor: Any = None,
+    chunk: int | None = None,
     accept_change: Sequence[str] | bool = (),
     report: Callable[[Progress], None] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -63,6 +66,9 @@ def sweep(
         rank_by, mode: the metric that decides who is best, and "min" or "max"; the validation loss unless given.
         share: (i, n): do every n-th member from the i-th on, another process does the others; by default the index and
             number of processes of `jax.distributed`.
+        executor: computes elsewhere what is missing: a spawning process pool, a Dask Client, a submitit executor, any
+            object whose `submit` returns something with `done()` and `result()`. See docs/clusters.md.
+        chunk: members of a task that the executor gets, 4 × the width unless given.
         accept_change: True, or the names of sections ("data", "program", …), to go on with a store although something
             changed; the store records it.
         report: called with a Progress about every tenth of a second; whatever it raises ends the study.
@@ -90,7 +96,11 @@ def sweep(
         ready, store, share=index, keep=keep, accept_change=accept_change, about=about, report=report, quiet=quiet
     ) as under_way:
         wanted = mine & ~under_way.study.finished
-        found = execute(works(ready, wanted, ready.epochs), ready.key, ready.data, ready.devices, under_way.wanted)
+        work = works(ready, wanted, ready.epochs)
+        if executor is None:
+            found = execute(work, ready.key, ready.data, ready.devices, under_way.wanted)
+        else:
+            found = execute_remotely(ready, work, under_way.keeper, executor, folder=store, chunk=chunk)
         under_way.collect(found, mine)
     return under_way.study
 
