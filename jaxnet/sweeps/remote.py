@@ -46,7 +46,7 @@ def execute_remotely(
     chunk: int | None = None,
     lanes: bool = False,
 ) -> Generator[Finished | None]:
-    """Run all jobs on the executor's workers; yields what has finished as it comes, and None while nothing comes.
+    """Run all jobs on the executor's workers; yields what has finished, and None at every look.
 
     Args:
         study: what `prepare` made; `work` what `works` made of it.
@@ -83,7 +83,7 @@ def _run(
         running: list[tuple[Any, Task]] = []
         stack.callback(_cancel, running)
         while waiting or running:
-            began, idle = time.perf_counter(), True
+            began = time.perf_counter()
             failed: list[tuple[Task, Exception]] = []
             still: list[tuple[Any, Task]] = []
             while waiting and not failed and time.perf_counter() - began < LOOK:
@@ -102,13 +102,12 @@ def _run(
                     failed.append((task, error))
                     continue
                 for finished in _accepted(found):
-                    idle = False
                     yield _with_kept(finished, keeper)
             running[:] = still
             left = [*waiting, *(task for _, task in running), *(task for task, _ in failed)] if failed else []
             for task, cause in failed:
                 waiting.appendleft(_once_more(task, cause, sum(len(task.jobs) for task in left)))
-            if idle:
+            if waiting or running:
                 time.sleep(max(0.0, LOOK - (time.perf_counter() - began)))
                 yield None
 
