@@ -11,6 +11,7 @@ the lane or on its company; so it is the same, to the bit, in any lane at the sa
 PRNG keys cross the boundary as their words, so that lanes are plain arrays that NumPy can hold and files can keep.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -161,7 +162,7 @@ def lane_program(
             f"jn.static([...]). jax says: {str(error).splitlines()[0]}"
         ) from error
     report = jax.tree.map(_shape, lowered.out_info[1])
-    return LaneProgram(jitted, lanes, report, width, epochs, whole[0], lowered.as_text())
+    return LaneProgram(jitted, lanes, report, width, epochs, whole[0], nameless(lowered.as_text()))
 
 
 def blank_orders(traced: Mapping[str, Any], width: int) -> Orders:
@@ -179,6 +180,18 @@ def blank_orders(traced: Mapping[str, Any], width: int) -> Orders:
         hp={name: np.zeros(width, dtype) for name, dtype in traced.items()},
         length=np.zeros((), np.int32),
     )
+
+
+def nameless(text: str) -> str:
+    """A lowered program with its functions numbered, since their names, which Python's functions gave them, decide nothing.
+
+    >>> nameless("func.func private @relu(%0) {} call @relu(%1) custom_call @lapack(%2)")
+    'func.func private @0(%0) {} call @0(%1) custom_call @lapack(%2)'
+    """
+    numbers: dict[str, str] = {}
+    for name in re.findall(r"func\.func (?:\w+ )?@([\w.$-]+)", text):
+        numbers.setdefault(name, str(len(numbers)))
+    return re.sub(r"@([\w.$-]+)", lambda found: f"@{numbers.get(found[1], found[1])}", text)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -49,7 +49,7 @@ def population_based_training(
     share: float = 0.2,
     seeds: Any = 1,
     study_seed: int = 0,
-    width: int | None = None,
+    width: int | Literal["measure"] | None = None,
     devices: Sequence[jax.Device] | None = None,
     store: Any = None,
     keep: Literal["best", "all"] | None = "best",

@@ -5,7 +5,8 @@ works(prepared, wanted, limit), replay(prepared, member), price(prepared), ident
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -20,10 +21,10 @@ from jaxnet.sweeps.lanes import Build, LaneProgram, Resident, lane_program
 from jaxnet.sweeps.plan import Bucket, Cost, Plan, plan_of, resident_bytes, seeds_from, values_of
 from jaxnet.sweeps.space import Space, as_space
 from jaxnet.sweeps.study import mode_of
+from jaxnet.sweeps.width import fitting_width, measured_width
 from jaxnet.training.program import Program
 
 LIVE_COPIES = 4  # of the lanes, while a program runs: given, carried, selected from, returned
-CACHE = 1 << 20  # bytes: the lanes of one device should fit in a core's cache
 
 
 class Prepared(NamedTuple):
@@ -53,7 +54,7 @@ def prepare(
     seeds: Any,
     folds: Sequence[Fold],
     study_seed: int,
-    width: int | None,
+    width: int | Literal["measure"] | None,
     devices: Sequence[jax.Device] | None,
     rank_by: str | None,
     mode: str | None,
@@ -72,14 +73,26 @@ def prepare(
     whole_epochs = _checked_epochs(epochs, programs)
     chosen = _checked_devices(devices)
     key = np.asarray(jax.random.key_data(jax.random.key(study_seed, impl="threefry2x32")))
-    if width is None:
-        width = _fitting_width(plan, programs, data, chosen)
-    width = positive_integer("width", width)
     tables = tuple(_fold_table(plan, bucket) for bucket in plan.buckets)
-    lanes = tuple(
-        lane_program(build, b.static, b.traced, Resident(key, data, t), width=width, epochs=whole_epochs)
-        for b, t in zip(plan.buckets, tables, strict=True)
-    )
+
+    def traced(i: int, width: int) -> LaneProgram:
+        bucket, resident = plan.buckets[i], Resident(key, data, tables[i])
+        return lane_program(build, bucket.static, bucket.traced, resident, width=width, epochs=whole_epochs)
+
+    if not isinstance(width, int) or isinstance(width, bool):
+        if width not in (None, "measure"):
+            raise TypeError(f"got width={width!r}; expected a positive integer, None or 'measure'")
+        largest = max(range(len(plan.buckets)), key=lambda i: len(plan.buckets[i].members))
+        bucket = plan.buckets[largest]
+        carry = jax.eval_shape(programs[largest].start, jax.random.key(0), _data_of(bucket, plan, data))
+        guess = fitting_width(carry, len(bucket.members), chosen)
+        if width == "measure":
+            job = _jobs(plan, bucket, bucket.members[:1].tolist(), whole_epochs)[0]
+            resident = Resident(key, data, tables[largest])
+            guess = measured_width(partial(traced, largest), resident, job, guess, chosen[0], bucket.traced)
+        width = guess
+    width = positive_integer("width", width)
+    lanes = tuple(traced(i, width) for i in range(len(plan.buckets)))
     names = {n.removeprefix("metrics/") for lane in lanes for n in flat_values(lane.report.fitted) if "metrics/" in n}
     rank_by, mode = _ranking(rank_by, mode, names)
     return Prepared(
@@ -87,18 +100,17 @@ def prepare(
     )
 
 
-def jobs(study: Prepared, bucket: int, positions: Sequence[int]) -> list[Job]:
+def _jobs(plan: Plan, bucket: Bucket, positions: Sequence[int], limit: int) -> list[Job]:
     """The members at these positions, all of this bucket, as lanes need them."""
-    plan, one = study.plan, study.plan.buckets[bucket]
-    values = values_of(plan, one, positions)
-    row = {fold: i for i, fold in enumerate(one.folds)}
+    values = values_of(plan, bucket, positions)
+    row = {fold: i for i, fold in enumerate(bucket.folds)}
     return [
         Job(
             int(p),
             int(plan.seed[p]),
             row.get(int(plan.fold[p]), 0),
             {name: column[i] for name, column in values.items()},
-            study.epochs,
+            limit,
         )
         for i, p in enumerate(positions)
     ]
@@ -112,8 +124,8 @@ def works(study: Prepared, wanted: np.ndarray, limit: int, lanes: Mapping[int, A
     lanes, found = lanes or {}, []
     for i, bucket in enumerate(study.plan.buckets):
         todo = [
-            job._replace(limit=limit, lane=lanes.get(job.position))
-            for job in jobs(study, i, bucket.members[wanted[bucket.members]])
+            job._replace(lane=lanes.get(job.position))
+            for job in _jobs(study.plan, bucket, bucket.members[wanted[bucket.members]].tolist(), limit)
         ]
         if todo:
             found.append(BucketWork(study.lanes[i], bucket.traced, study.tables[i], todo))
@@ -125,7 +137,7 @@ def replay(study: Prepared, member: int) -> Any:
     i = next(i for i, bucket in enumerate(study.plan.buckets) if member in bucket.members)
     resident = jax.device_put(Resident(study.key, study.data, study.tables[i]), study.devices[0])
     runner = Runner(study.lanes[i], resident, study.devices[0], study.plan.buckets[i].traced)
-    return runner.alone(jobs(study, i, [member])[0])
+    return runner.alone(_jobs(study.plan, study.plan.buckets[i], [member], study.epochs)[0])
 
 
 def identity_of(study: Prepared, settings: Mapping[str, Any]) -> Identity:
@@ -217,16 +229,6 @@ def _checked_devices(devices: Sequence[jax.Device] | None) -> tuple[jax.Device, 
     if len({(d.platform, d.device_kind) for d in chosen}) > 1:
         raise ValueError(f"got devices of several kinds: {chosen}; expected one kind, whose numbers agree")
     return chosen
-
-
-def _fitting_width(plan: Plan, programs: Sequence[Program], data: Any, devices: Sequence[jax.Device]) -> int:
-    """As many lanes as fit in a core's cache, a power of 2, and no more than there are members for."""
-    shapes = jax.eval_shape(programs[0].start, jax.random.key(0), _data_of(plan.buckets[0], plan, data))
-    lane = max(resident_bytes(jax.tree.map(lambda a: np.zeros(a.shape, np.float32), shapes)), 1)
-    on_cpu = devices[0].platform == "cpu"
-    fits = max(1 << (max(CACHE // lane, 1).bit_length() - 1), 4) if on_cpu else 1024
-    members = -(-max(len(bucket.members) for bucket in plan.buckets) // len(devices))
-    return min(fits, 256 if on_cpu else fits, 1 << (members - 1).bit_length())
 
 
 def _data_of(bucket: Bucket, plan: Plan, data: Any) -> Any:

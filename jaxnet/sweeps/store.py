@@ -109,7 +109,8 @@ class Store:
             )
         configurations = list(dict.fromkeys([*old.configurations, *new.configurations]))
         seeds = list(dict.fromkeys([*old.seeds, *new.seeds]))
-        identity = {s: {**old.identity.get(s, {}), **v} for s, v in new.identity.items()}
+        programs = old.identity.get("program", {}) | new.identity.get("program", {})  # those of earlier buckets too
+        identity = new.identity | ({"program": programs} if programs else {})
         accepted = [*old.accepted, *([{"changes": found, "identity": old.identity}] if found else [])]
         static = sorted({*old.static, *new.static})
         return Record(identity, configurations, static, seeds, new.folds, new.about or old.about, accepted)
@@ -143,6 +144,8 @@ class Store:
         for path in sorted(self.folder.glob("parts-*/*.safetensors")):
             try:
                 tree, settings = checkpoint.load(path)
+                if not {"configurations"} <= settings.keys() or not {"member", "values", "kept"} <= tree.keys():
+                    raise ValueError(f"{path}: got a checkpoint of something else; expected members of a study")
             except (ValueError, FileNotFoundError) as error:
                 if self._lock is not None and path.parent == self.parts:
                     with contextlib.suppress(OSError):

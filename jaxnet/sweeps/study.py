@@ -95,8 +95,8 @@ class Study:
     def take(self, rows: list[int], values: dict[str, np.ndarray], kept: dict[int, dict[str, Any]]) -> None:
         """Put finished members in these rows; `kept` is by row.
 
-        Of a member that is there already, the longer run counts. A run that paused before its last
-        epoch and wasn't taken up again has been dropped.
+        Of a member that is there already, the longer run counts. A run that paused before its last epoch and wasn't
+        taken up again has been dropped.
         """
         if "epochs_run" in self.values and "epochs_run" in values:
             longer = values["epochs_run"] >= self.values["epochs_run"][rows]
@@ -108,10 +108,12 @@ class Study:
             paused = (values["outcome"] == outcomes.EPOCHS_EXHAUSTED) & (values["epochs_run"] < epochs)
             values = values | {"outcome": np.where(paused, outcomes.DROPPED, values["outcome"])}
         for name, new in values.items():
+            new = new.astype(np.int64) if new.dtype.kind in "bu" else new  # they can be −1
+            blank = -1 if new.dtype.kind == "i" else np.nan
             if name not in self.values:
-                blank = -1 if new.dtype.kind in "iu" else np.nan
                 self.values[name] = np.full((len(self.plan), *new.shape[1:]), blank, new.dtype)
-            self.values[name][rows] = new
+            self.values[name] = _as_long_as(new, self.values[name], blank)
+            self.values[name][rows] = _as_long_as(self.values[name], new, blank)
         self.finished[rows] = True
         self.kept |= kept
 
@@ -266,6 +268,13 @@ class Study:
             names = [n.removeprefix(f"{kind}/") for n in self.values if n.startswith(f"{kind}/")]
             raise KeyError(f"got {name!r}; expected one of {', '.join(names) or 'none: no member has finished'}")
         return self.values[f"{kind}/{name}"]
+
+
+def _as_long_as(other: np.ndarray, rows: np.ndarray, blank: float) -> np.ndarray:
+    """`rows` (n, epochs), filled up where `other` has more epochs, as after a change that was accepted."""
+    if rows.ndim < 2 or rows.shape[1] >= other.shape[1]:
+        return rows
+    return np.pad(rows, [(0, 0), (0, other.shape[1] - rows.shape[1])], constant_values=blank)
 
 
 def mode_of(name: str, mode: str | None) -> str:

@@ -33,7 +33,7 @@ def sweep(
     seeds: Any = 1,
     folds: Sequence[Fold] = (),
     study_seed: int = 0,
-    width: int | None = None,
+    width: int | Literal["measure"] | None = None,
     devices: Sequence[jax.Device] | None = None,
     store: Any = None,
     keep: Literal["best", "all"] | None = "best",
@@ -59,7 +59,8 @@ def sweep(
             one seed share initial weights (of equal shapes) and batches, and seeds can be added later.
         folds: `jn.data.k_fold(...)` and its like, of data without a validation set.
         width: members side by side on a device; part of the study's identity, since another width may change the last
-            bit. Unless given, the store's; in a new study, as many as fit in a core's cache.
+            bit. Unless given, the store's; in a new study, as many as fit in a core's cache. "measure" compiles and
+            times a few widths on this machine first, worth it for a study of many minutes.
         devices: local devices, each with a worker thread of its own; all of them unless given.
         store: a folder. What is finished is kept there; run the same call again and it goes on where it was.
         keep: whose parameters are kept: the "best" (each time a member is the best so far), "all", or None.

@@ -70,10 +70,16 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.table({name: pyarrow.array(values.tolist()) for name, values in columns.items()})
+        table = pyarrow.table({name: pyarrow.array(_of_one_type(values.tolist())) for name, values in columns.items()})
         pyarrow.parquet.write_table(table, path)
     else:
         raise ValueError(f"got {path}; expected a file that ends in .csv or .parquet")
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    """A column of a Parquet file has one type: text where static values of several types meet."""
+    one = len({type(v) for v in values if v is not None}) <= 1
+    return values if one else [None if v is None else str(v) for v in values]
 
 
 def summary_columns(
