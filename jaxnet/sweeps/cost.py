@@ -1,7 +1,8 @@
 """What a computation costs, read off its jaxpr before anything is compiled.
 
 FLOPs of matrix products and convolutions are counted exactly; everything else counts the numbers it makes. A scan
-counts as often as it runs, a while loop once, of a cond the dearer branch.
+counts as often as it runs, a while loop once, of a cond the dearer branch. Intermediate results are followed from
+where they're made to where they're last used.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,28 @@ def seconds(cost: Operations) -> float:
     0.01
     """
     return cost.flops / FLOPS_A_SECOND + cost.numbers / NUMBERS_A_SECOND + cost.products * PRODUCT_SECONDS
+
+
+def live_bytes(function: Callable[..., Any], *arguments: Any) -> int:
+    """The most bytes of intermediate results that are needed at one time, were none of them fused into others.
+
+    >>> live_bytes(lambda x: (2 * x) + 1.0, np.zeros(3, np.float32))  # 2 x, and the sum
+    24
+    """
+    return _live(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _live(jaxpr: Any) -> int:
+    last = {v: i for i, equation in enumerate(jaxpr.eqns) for v in equation.invars if not hasattr(v, "val")}
+    kept = {v for v in jaxpr.outvars if not hasattr(v, "val")}
+    live: dict[Any, int] = {}
+    most = 0
+    for i, equation in enumerate(jaxpr.eqns):
+        inside = max((_live(getattr(j, "jaxpr", j)) for j in _jaxprs(equation.params)), default=0)
+        live |= {v: int(np.prod(v.aval.shape)) * v.aval.dtype.itemsize for v in equation.outvars}
+        most = max(most, sum(live.values()) + inside)
+        live = {v: size for v, size in live.items() if v in kept or last.get(v, -1) > i}
+    return most
 
 
 def _counted(jaxpr: Any) -> Operations:

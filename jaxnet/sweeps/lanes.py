@@ -155,11 +155,13 @@ def lane_program(
         lanes = jax.tree.map(lambda s: jax.ShapeDtypeStruct((width, *s.shape), s.dtype), words)
         jitted = jax.jit(advance, donate_argnums=0)
         lowered = jitted.lower(lanes, orders, resident)
-    except jax.errors.ConcretizationTypeError as error:
+    except (TypeError, ValueError) as error:
+        if not traced or not re.search("[Tt]racer|traced array", str(error)):
+            raise
         raise TypeError(
             f"build: one of the hyperparameters {', '.join(traced)} is used where Python needs its value (an if, a "
             "shape, a name), but is an input of the compiled program; mark it as shaping the program: "
-            f"jn.static([...]). jax says: {str(error).splitlines()[0]}"
+            f"jn.static([...]). It failed with: {str(error).splitlines()[0]}"
         ) from error
     report = jax.tree.map(_shape, lowered.out_info[1])
     return LaneProgram(jitted, lanes, report, width, epochs, whole[0], nameless(lowered.as_text()))
@@ -183,7 +185,7 @@ def blank_orders(traced: Mapping[str, Any], width: int) -> Orders:
 
 
 def nameless(text: str) -> str:
-    """A lowered program with its functions numbered, since their names, which Python's functions gave them, decide nothing.
+    """A lowered program with its functions numbered: their names come from Python's functions and decide nothing.
 
     >>> nameless("func.func private @relu(%0) {} call @relu(%1) custom_call @lapack(%2)")
     'func.func private @0(%0) {} call @0(%1) custom_call @lapack(%2)'
