@@ -138,11 +138,11 @@ def _classifier(hidden: Sequence[int], batch: int, epochs: int):
 
 
 def sklearn_grid_search(
-    x, y, folds: int, rates, decays, hidden: Sequence[int], epochs: int, seeds: int, batch: int, *, share: float = 1
+    x, y, folds, rates, decays, hidden: Sequence[int], epochs: int, seeds: int, batch: int, *, share: float = 1
 ) -> tuple[float, float]:
     """scikit-learn's GridSearchCV over rates × decays × seeds with all cores: (seconds, best mean accuracy).
 
-    A configuration is a rate and a decay; its score is the mean over the stratified folds and the seeds. `hidden` are
+    A configuration is a rate and a decay; its score is the mean over the folds (how many, or lists of indices) and seeds. `hidden` are
     the sizes of the hidden layers. share < 1 runs that share of the configurations, evenly spread, and scales their
     seconds up; the score is then the best among those. The start of the worker processes is in, once; a refit is not.
     """

@@ -22,6 +22,7 @@ import tempfile
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import optax
@@ -110,7 +111,7 @@ def worker_costs() -> tuple[dict[str, float], list[Finished]]:
         found = [one for one in execute_remotely(study, work, keeper, pool, chunk=CHUNK) if one is not None]
         first = pool.seconds[0]
         chunk = statistics.median(pool.seconds[1:])
-        begun = time.perf_counter() - pool.began - sum(pool.seconds)  # about: the process starts, imports come with it
+        begun = time.perf_counter() - pool.began - sum(pool.seconds)  # the process starts and imports
         bring = found[: len(found) // 6 + 1]
         trips = []
         for _ in range(5):
@@ -118,7 +119,7 @@ def worker_costs() -> tuple[dict[str, float], list[Finished]]:
             for future in [pool.processes.submit(echo, pool.tasks[0], bring) for _ in range(100)]:
                 future.result()
             trips.append((time.process_time() - began) / 100)
-    return {"start": begun + first - chunk, "chunk": chunk, "trip": statistics.median(trips)}, found
+    return {"start": begun + first - chunk, "member": chunk / CHUNK, "trip": statistics.median(trips)}, found
 
 
 def opened(study: Prepared, folder: str) -> contextlib.AbstractContextManager[Session]:
@@ -128,14 +129,14 @@ def opened(study: Prepared, folder: str) -> contextlib.AbstractContextManager[Se
 def asking_costs(like: list[Finished]) -> dict[str, float]:
     """Seconds of the process that asks: per member planned, taken in and read again, and of one part of a store."""
     example, took = like[0], []
-    for members in (16, STORED):  # the difference is what grows
-        began = time.perf_counter()
+    for members in (16, 16, STORED):  # what the last takes longer than the second grows with the members
+        began = time.process_time()
         study = ready_for(members)
         with tempfile.TemporaryDirectory() as folder, opened(study, folder):
-            took.append(time.perf_counter() - began)
-    began = time.perf_counter()
+            took.append(time.process_time() - began)
+    began = time.process_time()
     work = works(study, np.ones(STORED, bool), EPOCHS)
-    asked = time.perf_counter() - began
+    asked = time.process_time() - began
     assert sum(len(bucket.jobs) for bucket in work) == STORED
 
     def batch(first: int) -> Finished:
@@ -158,9 +159,9 @@ def asking_costs(like: list[Finished]) -> dict[str, float]:
         with contextlib.closing(store):
             part = Batch([study.plan.member(p) for p in batches[0].positions], batches[0].values, {})
             add = seconds_of(lambda: store.add(part))
-    stored = len(batches) * CHUNK
+    stored = len(batches) * CHUNK  # all but a few
     return {
-        "plan": (took[1] - took[0]) / STORED,
+        "plan": (took[2] - took[1]) / STORED,
         "ask": asked / STORED,
         "take": taken / stored,
         "read": read / stored,
@@ -168,62 +169,76 @@ def asking_costs(like: list[Finished]) -> dict[str, float]:
     }
 
 
-def simulate(workers: int, costs: dict[str, float], heavier: float = 1.0, shares: int = 1) -> tuple[float, float]:
-    """(seconds until a million members are in the store, the share of it that the asking process is busy).
+class Case(NamedTuple):
+    """A way to run the million."""
 
-    `heavier` multiplies a member's cost; `shares` deals members and workers to so many asking processes.
-    """
-    members, workers = MEMBERS // shares, max(workers // shares, 1)
+    name: str
+    chunk: int = CHUNK
+    heavier: float = 1.0  # a member costs so many times what was measured
+    shares: int = 1  # members and workers are dealt to so many asking processes
+
+
+CASES = (
+    Case("as measured"),
+    Case("512 members a task", chunk=512),
+    Case("10 shares, share=(i, 10)", shares=10),
+    Case("members 100 times as costly", heavier=100.0),
+)
+
+
+def simulate(workers: int, costs: dict[str, float], case: Case) -> tuple[float, float]:
+    """(seconds until a million members are in the store, the part of them that the asking process is busy)."""
+    members, workers = MEMBERS // case.shares, workers // case.shares
     rng = np.random.default_rng(0)
-    serve = costs["trip"] + CHUNK * costs["take"]
-    free_at = busy = MEMBERS * costs["plan"] + members * costs["ask"]  # each plans the whole study, asks for its share
-    left = -(-members // CHUNK)
-    events = []  # (when a worker brings its task back, worker)
+    serve = costs["trip"] + case.chunk * costs["take"]
+    task = costs["member"] * case.chunk * case.heavier
+    free_at = busy = MEMBERS * costs["plan"] + members * costs["ask"]  # plans all of them, asks for its share
+    left = -(-members // case.chunk)
+    back: list[float] = []  # when workers bring their tasks back
     start = free_at + costs["start"]
-    for worker in range(min(workers, left)):
-        heapq.heappush(events, (start + costs["chunk"] * heavier * rng.uniform(0.9, 1.1), worker))
+    for _ in range(min(workers, left)):
+        heapq.heappush(back, start + task * rng.uniform(0.9, 1.1))
         left -= 1
-    while events:
-        when, worker = heapq.heappop(events)
-        free_at = max(free_at, when) + serve
+    while back:
+        free_at = max(free_at, heapq.heappop(back)) + serve
         busy += serve
         if left:
             left -= 1
-            heapq.heappush(events, (free_at + costs["chunk"] * heavier * rng.uniform(0.9, 1.1), worker))
+            heapq.heappush(back, free_at + task * rng.uniform(0.9, 1.1))
     return free_at, busy / free_at
 
 
 def main() -> None:
-    worker, found = worker_costs()
-    costs = worker | asking_costs(found)
+    found_costs, found = worker_costs()
+    asking = [asking_costs(found) for _ in range(5)]
+    costs = found_costs | {name: statistics.median(costs[name] for costs in asking) for name in asking[0]}
+    micro = {name: f"{seconds * 1e6:,.1f} µs" for name, seconds in costs.items()}
     print("measured on this machine, medians:")
-    print(f"  a worker starts in {costs['start']:.1f} s, computes a member in {costs['chunk'] / CHUNK * 1e3:.2f} ms")
-    print(
-        f"  the asking process: {costs['trip'] * 1e3:.2f} ms a task; a member is planned in {costs['plan'] * 1e6:.1f} µs,"
-    )
-    print(f"    stored and taken in {costs['take'] * 1e6:.1f} µs, read again in {costs['read'] * 1e6:.1f} µs")
-    print(f"  Store.add of a part: {costs['add'] * 1e3:.1f} ms ({FLUSH_MEMBERS:,} members a part, or a second's)")
+    print(f"  a worker: starts in {costs['start']:.1f} s, computes a member in {costs['member'] * 1e3:.1f} ms")
+    print(f"  the asking process: a task {micro['trip']}; a member planned {micro['plan']}, put into a task")
+    print(f"    {micro['ask']}, stored and taken in {micro['take']}, read from the store {micro['read']}")
+    print(f"  Store.add of {CHUNK} members: {micro['add']} ({FLUSH_MEMBERS:,} members a part, or those of a second)")
     serve = costs["trip"] / CHUNK + costs["take"]
-    print(f"  so one asking process serves {1 / serve:,.0f} members/s: {costs['chunk'] / CHUNK / serve:.0f} workers")
-    print(f"\nsimulated, {MEMBERS:,} members in tasks of {CHUNK}: time (speed-up; asking process busy)")
-    cases = {"as measured": (1.0, 1), "as measured, 10 shares": (1.0, 10), "a member 100 × dearer": (100.0, 1)}
-    for name, (heavier, shares) in cases.items():
-        print(f"  {name}")
-        alone = MEMBERS / CHUNK * costs["chunk"] * heavier
+    print(
+        f"  one asking process serves {1 / serve:,.0f} members/s, what {costs['member'] / serve:,.0f} workers compute"
+    )
+    print(f"\nsimulated, {MEMBERS:,} members: time (speed-up; how busy the asking process is), and what takes how long")
+    for case in CASES:
+        print(f"  {case.name}")
+        members, alone = MEMBERS / case.shares, MEMBERS * costs["member"] * case.heavier
         for workers in WORKERS:
-            if workers < shares:
+            if workers < case.shares:
                 continue
-            seconds, busy = simulate(workers, costs, heavier, shares)
-            compute = alone / workers / seconds
+            seconds, busy = simulate(workers, costs, case)
             parts = {
-                "computing": compute,
-                "start of the workers": costs["start"] / seconds,
-                "planning": MEMBERS * (costs["plan"] + costs["ask"] / shares) / seconds,
-                "tasks": MEMBERS / shares / CHUNK * costs["trip"] / seconds,
-                "store and study": MEMBERS / shares * costs["take"] / seconds,
+                "computing": alone / workers,
+                "starting": costs["start"],
+                "planning": MEMBERS * costs["plan"] + members * costs["ask"],
+                "tasks": members / case.chunk * costs["trip"],
+                "storing": members * costs["take"],
             }
-            shown = ", ".join(f"{part} {share:.0%}" for part, share in sorted(parts.items(), key=lambda p: -p[1]))
-            print(f"    {workers:5,} workers: {seconds:9,.0f} s ({alone / seconds:5,.0f} ×; {busy:4.0%})  {shown}")
+            shown = ", ".join(f"{name} {part:,.0f}" for name, part in sorted(parts.items(), key=lambda p: -p[1]))
+            print(f"    {workers:5,} workers: {seconds:9,.0f} s ({alone / seconds:5,.0f} ×; {busy:4.0%})  {shown} s")
 
 
 if __name__ == "__main__":

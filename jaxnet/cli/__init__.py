@@ -50,7 +50,7 @@ def _run(words: list[str]) -> None:
     if words == ["--version"]:
         print(f"jaxnet {__version__}")
         return
-    from jaxnet.cli.options import Demo, Info, Predict, Train, parsed
+    from jaxnet.cli.options import Compare, Demo, Info, Predict, Report, Sweep, Train, parsed
 
     match parsed(words or ["--help"]):
         case Demo(out, seed):
@@ -65,6 +65,18 @@ def _run(words: list[str]) -> None:
             from jaxnet.cli.predict import predict
 
             predict(options)
+        case Sweep() as options:
+            from jaxnet.cli.sweep import sweep
+
+            sweep(options)
+        case Report() as options:
+            from jaxnet.cli.report import report
+
+            report(options)
+        case Compare() as options:
+            from jaxnet.cli.compare import compare
+
+            compare(options)
         case Info():
             from jaxnet.cli.info import info
 

@@ -8,6 +8,8 @@ import tyro
 
 Column = Annotated[str | None, tyro.conf.arg(metavar="COLUMN")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Mode = Literal["min", "max"] | None
 BATCH_SIZE = 32
 
 DESCRIPTION = (
@@ -86,6 +88,59 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Run a study: every configuration of a space with every seed, in a few compiled programs.
+
+    Whatever has finished is kept in the study's folder: interrupt it, kill it, run the same command and it goes on.
+    The file is described in docs/studies.md."""
+
+    study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY.toml")]
+    """The file that says what to run."""
+    out: Folder = None
+    """The study's folder; runs/NAME unless given."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the plan and the study with all defaults filled in; compile nothing, write nothing."""
+    devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many devices work, each on members of its own; all cores or accelerators unless the file says otherwise."""
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many seeds, instead of what the file says; more can be added to a study that is there."""
+    share: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="I N")] = None
+    """Run share I of N (the first is 0) of the members; other processes, with the same folder, run the others."""
+    accept_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SECTION ...")] = ()
+    """Go on with a study although these changed: settings, data, folds, environment, program or space."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a study's results as one HTML page, and as a table if wished; a study under way has a report too."""
+
+    study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The study's folder."""
+    out: File = None
+    """The page to write; DIR/report.html unless given."""
+    csv: File = None
+    """Write one row per member to this file too; .csv or .parquet."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="METRIC")] = None
+    """What to judge by, such as valid_accuracy; what the study ranked by unless given."""
+    mode: Mode = None
+    """Whether low or high values are good; needed only where the name doesn't tell."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare the best configurations of two studies on the seeds that they have in common."""
+
+    studies: Annotated[tuple[Path, Path], tyro.conf.Positional, tyro.conf.arg(metavar="DIR DIR")]
+    """The folders of study a and study b."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="METRIC")] = None
+    """What to judge by, such as valid_accuracy; what the first study ranked by unless given."""
+    mode: Mode = None
+    """Whether low or high values are good; needed only where the name doesn't tell."""
+    level: float = 0.95
+    """Of the confidence intervals and tests."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Print versions, devices, settings and the data sets found."""
 
@@ -94,11 +149,14 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
 
-def parsed(words: list[str]) -> Demo | Train | Predict | Info:
+def parsed(words: list[str]) -> Demo | Train | Predict | Sweep | Report | Compare | Info:
     """The record that a command line asks for; SystemExit after help (code 0) or a word that isn't understood (2).
 
     >>> parsed(["train", "--data", "iris", "--hidden", ""]).hidden

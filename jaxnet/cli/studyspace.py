@@ -11,7 +11,6 @@ or "sobol" for draws, in which a list is a choice.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from jaxnet.cli.studyfile import StudyFile
@@ -37,11 +36,10 @@ def space_of(file: StudyFile) -> Space:
     [{'lr': 0.1, 'hidden': (8,)}, {'lr': 0.1, 'hidden': ()}]
     """
     method = file.study["method"]
-    make: Callable = {"grid": grid, "zipped": zipped, "random": random_draws, "sobol": sobol_draws}[method]
-    if "draws" in file.study:
-        make = partial(make, draws=file.study["draws"], seed=file.study["draw_seed"])
+    methods: dict[str, Callable] = {"grid": grid, "zipped": zipped, "random": random_draws, "sobol": sobol_draws}
+    draws = [file.study[name] for name in ("draws", "draw_seed") if name in file.study]
     axes = {name: _axis(file, name, value) for name, value in file.space.items()}
-    return _told(f"{file.path}: [space]", make, axes)
+    return _told(f"{file.path}: [space]", methods[method], axes, *draws)
 
 
 def _axis(file: StudyFile, name: str, value: Any) -> Any:
@@ -99,7 +97,9 @@ def _form(where: str, value: Any) -> tuple[str, list[Any], Any]:
     form = forms[0]
     for name in value:
         if name != form and (name != "n" or form not in SPACED):
-            raise ValueError(f"{where}: got {name} in {shown(value)}; expected {form}{' and n' * (form in SPACED)} alone")
+            raise ValueError(
+                f"{where}: got {name} in {shown(value)}; expected {form}{' and n' * (form in SPACED)} alone"
+            )
     values = value[form]
     if form == "static":
         return form, values if isinstance(values, list) else [values], None

@@ -8,6 +8,7 @@ A member is known by its configuration, its fold and its seed, not by its place:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -58,10 +59,14 @@ class Plan:
     def __len__(self) -> int:
         return len(self.seed)
 
+    @cached_property
+    def texts(self) -> list[str]:
+        """The configurations' canonical texts."""
+        return [key_of(configuration) for configuration in self.space.configurations]
+
     def member(self, position: int) -> Member:
         """Who stands at this position."""
-        configuration = key_of(self.space.configurations[self.configuration[position]])
-        return Member(configuration, int(self.fold[position]), int(self.seed[position]))
+        return Member(self.texts[self.configuration[position]], int(self.fold[position]), int(self.seed[position]))
 
 
 def plan_of(space: Space, seeds: Sequence[int], folds: Sequence[Fold] = ()) -> Plan:

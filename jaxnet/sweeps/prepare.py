@@ -96,6 +96,8 @@ def prepare(
     width = positive_integer("width", width)
     lanes = tuple(traced(i, width) for i in range(len(plan.buckets)))
     names = {n.removeprefix("metrics/") for lane in lanes for n in flat_values(lane.report.fitted) if "metrics/" in n}
+    if shared := names & set(space.names):
+        raise ValueError(f"got the hyperparameter {min(shared)!r}, which is a metric's name too; expected another name")
     rank_by, mode = _ranking(rank_by, mode, names)
     return Prepared(
         build, plan, programs, lanes, tables, key, data, whole_epochs, width, study_seed, chosen, rank_by, mode

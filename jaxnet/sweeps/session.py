@@ -22,7 +22,6 @@ from jaxnet.sweeps.execute import Finished, Wanted
 from jaxnet.sweeps.plan import described
 from jaxnet.sweeps.prepare import Prepared, identity_of, price, replay
 from jaxnet.sweeps.progress import Progress, shown
-from jaxnet.sweeps.space import key_of
 from jaxnet.sweeps.store import Batch, Record, Store
 from jaxnet.sweeps.study import Study
 
@@ -54,10 +53,9 @@ def session(
     with ExitStack() as stack:
         if disk is not None:
             stack.callback(disk.close)
-            configurations = [key_of(c) for c in ready.plan.space.configurations]
             static, seeds = sorted(ready.plan.space.static), list(ready.plan.seeds)
             identity = identity_of(ready, settings or {})
-            record = Record(identity, configurations, static, seeds, len(ready.plan.folds), study.about, [])
+            record = Record(identity, ready.plan.texts, static, seeds, len(ready.plan.folds), study.about, [])
             disk.open(record, accept_change)
             study.read(disk.batches(kept=keep is not None))
             keeper.know(study)

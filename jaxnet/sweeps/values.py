@@ -15,7 +15,10 @@ import numpy as np
 
 Value: TypeAlias = bool | int | float | str | tuple | None
 
-RESERVED = ("member", "seed", "fold", "best_epoch", "epochs_run", "outcome", "bucket")
+RESERVED = (
+    "member", "seed", "fold", "best_epoch", "epochs_run", "outcome", "bucket",
+    "mean", "std", "low", "high", "n", "diverged",
+)  # fmt: skip
 """Columns of a study's table, which no hyperparameter may be called."""
 
 
