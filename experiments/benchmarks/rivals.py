@@ -142,9 +142,10 @@ def sklearn_grid_search(
 ) -> tuple[float, float]:
     """scikit-learn's GridSearchCV over rates × decays × seeds with all cores: (seconds, best mean accuracy).
 
-    A configuration is a rate and a decay; its score is the mean over the folds (how many, or lists of indices) and seeds. `hidden` are
-    the sizes of the hidden layers. share < 1 runs that share of the configurations, evenly spread, and scales their
-    seconds up; the score is then the best among those. The start of the worker processes is in, once; a refit is not.
+    A configuration is a rate and a decay; its score is the mean over folds (how many, or pairs of indices) and seeds.
+    `hidden` are the sizes of the hidden layers. share < 1 runs that share of the configurations, evenly spread, and
+    scales their seconds up; the score is then the best among those. The start of the worker processes is in, once; a
+    refit is not.
     """
     from sklearn.model_selection import GridSearchCV
 

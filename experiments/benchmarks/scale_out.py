@@ -11,7 +11,22 @@ Simulated: each worker starts, then computes tasks one after another; task and m
 that asks, one task at a time, first come, first served, and the worker waits for its next task until that is done (no
 engine queues ahead, which is the worst case). Task times vary by ± 10 %. Nothing is assumed about the network.
 
-Result: see the end of this file's output; (not yet measured)
+Result (2 cores of a machine shared with other work: the middle of three runs; jax 0.10.2): a worker starts in 15 s and
+computes a member in 18 ms. A task costs the asking process 1.2 ms, a member 12 µs (stored) and 12 µs once (planned):
+32,000 members/s, what 580 workers compute. A million members, time by workers; with 1,000 of them the speed-up over one
+and how busy the asking process is:
+
+                                            1           10          100        1,000
+    64 members a task                18,145 s      1,839 s        209 s         59 s    304 ×    72 %
+    512 members a task               18,131 s      1,842 s        213 s         53 s    344 ×    50 %
+    64, ten shares                                 1,839 s        207 s         44 s    414 ×    29 %
+    64, members 100 × as costly   1,808,687 s    180,929 s     18,179 s      1,895 s    954 ×     2 %
+
+Up to 100 workers computing is all that counts. With 1,000 a million short members take no longer to compute than a
+worker to start, and the bottleneck is what precedes computing (starting, compiling on each worker, planning), then the
+asking process: dispatching tasks more than storing, since the store gets at most one part a second or 2,000 members,
+however many workers there are. Shares divide dispatching and storing; larger tasks divide dispatching, but leave workers
+idle at the end. Where a member takes seconds, 1,000 workers are used to 95 %. Reading the store takes 9 µs a member.
 """
 
 import contextlib

@@ -187,11 +187,8 @@ def main() -> None:
         f"early leaving: {own:,} own epochs of {all_epochs:,}; {ratio:.2f} × the cost of as many epochs without leaving"
     )
     print(f"store: {100 * (store_overhead() - 1):+.1f} %", flush=True)
-    for name, (planned, analysed, grown) in memory().items():
-        print(
-            f"memory {name:<16} planned {planned:.1f} MB, XLA {analysed:.1f} MB, process grew {grown:.1f} MB",
-            flush=True,
-        )
+    for name, (planned, analysed) in memory().items():
+        print(f"memory {name:<16} planned {planned:.1f} MB, XLA's analysis {analysed:.1f} MB", flush=True)
     if options.out:
         draw(options.out, curves, floors)
 
