@@ -11,6 +11,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Initializer = Callable[[Array, tuple[int, ...], jnp.dtype], Array]
@@ -149,3 +150,119 @@ def normal(std: float) -> Initializer:
     (3,)
     """
     return lambda key, shape, dtype: jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+
+
+def lecun_normal() -> Initializer:
+    """N(0, 1 / fan-in): keeps the variance through linear and SELU layers (LeCun et al. 1998).
+
+    >>> round(float(lecun_normal()(jax.random.key(0), (200, 500), jnp.float32).var() * 200), 1)
+    1.0
+    """
+    return variance_scaling(1.0, "in", "normal")
+
+
+def lecun_uniform() -> Initializer:
+    """U[−√(3 / fan-in), √(3 / fan-in)], variance 1 / fan-in.
+
+    >>> round(float(lecun_uniform()(jax.random.key(0), (200, 500), jnp.float32).var() * 200), 1)
+    1.0
+    """
+    return variance_scaling(1.0, "in", "uniform")
+
+
+def orthogonal(gain=1.0) -> Initializer:
+    """`gain` times a matrix drawn evenly from those with orthonormal columns, WᵀW = I (Saxe et al. 2013).
+
+    By QR of a Gaussian matrix (fan-in, units), each column's sign that of R's diagonal. With more units than fan-in the
+    rows are orthonormal. All singular values are `gain`: take √2 for ReLU. `gain` may be traced.
+
+    >>> w = orthogonal()(jax.random.key(0), (4, 3), jnp.float32)
+    >>> bool(jnp.allclose(w.T @ w, jnp.eye(3), atol=1e-6))
+    True
+    """
+
+    def init(key, shape, dtype):
+        fan_in, units = fans(shape)[0], shape[-1]
+        wide = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32  # QR knows no narrower
+        q, r = jnp.linalg.qr(jax.random.normal(key, (max(fan_in, units), min(fan_in, units)), wide))
+        q = q * jnp.where(jnp.diagonal(r) < 0, -jnp.ones_like(r[0]), jnp.ones_like(r[0])).reshape(1, -1)
+        return (jnp.asarray(gain, wide) * (q if fan_in >= units else q.T)).reshape(shape).astype(dtype)
+
+    return init
+
+
+def sparse(incoming: int, std=1.0) -> Initializer:
+    """Exactly `incoming` weights of each unit drawn from N(0, std²), at random places; the others 0 (Martens 2010).
+
+    What enters a unit has the same scale whatever the fan-in. `std` may be traced.
+
+    Raises:
+        ValueError: `incoming` isn't a positive integer, or is above the fan-in.
+
+    >>> (sparse(2)(jax.random.key(0), (5, 3), jnp.float32) != 0).sum(0).tolist()
+    [2, 2, 2]
+    """
+    if isinstance(incoming, bool) or not isinstance(incoming, int) or incoming < 1:
+        raise ValueError(f"got sparse({incoming!r}); expected a positive integer number of incoming weights")
+
+    def init(key, shape, dtype):
+        fan_in, units = fans(shape)[0], shape[-1]
+        if incoming > fan_in:
+            raise ValueError(
+                f"sparse: got {incoming} incoming weights for a fan-in of {fan_in}; expected at most {fan_in}: "
+                "take fewer, or a dense initializer"
+            )
+        key_place, key_value = jax.random.split(key)
+        order = jnp.argsort(jax.random.uniform(key_place, (fan_in, units)), axis=0)
+        values = jnp.asarray(std, dtype) * jax.random.normal(key_value, (fan_in, units), dtype)
+        return jnp.where(order < incoming, values, jnp.zeros_like(values)).reshape(shape)
+
+    return init
+
+
+def class_marginals(frequencies) -> Initializer:
+    """The output bias b with softmax(b) = c, the classes' frequencies: b = log c (Goodfellow §8.4).
+
+    The mean prediction starts at c and the loss at c's entropy instead of log k. `frequencies` are k shares or counts,
+    `jnp.bincount(y)`; a single logit for two classes gets logit(c₁) = log c₁ − log c₀.
+    What the weights add comes on top.
+
+    Raises:
+        ValueError: not k ≥ 2 positive finite numbers; a bias of another shape than (k,), or (1,) for k = 2.
+
+    >>> jax.nn.sigmoid(class_marginals([1, 3])(jax.random.key(0), (1,), jnp.float32)).round(4).tolist()
+    [0.75]
+    """
+    counts = np.asarray(frequencies, np.float64)
+    if counts.ndim != 1 or counts.size < 2 or not (np.isfinite(counts) & (counts > 0)).all():
+        raise ValueError(
+            f"got class_marginals({frequencies!r}); expected one positive number for each of two or more classes: "
+            "give a class without examples a count of 1"
+        )
+    bias = np.log(counts / counts.sum())
+
+    def init(key, shape, dtype):
+        if shape == (1,) and counts.size == 2:
+            return jnp.asarray(bias[1:] - bias[:1], dtype)
+        if shape != bias.shape:
+            raise ValueError(
+                f"class_marginals of {counts.size} classes: got a bias of shape {shape}; expected {bias.shape}"
+                + (" or (1,)" if counts.size == 2 else "")
+                + ": give it to the last layer, dense(…, bias_init=class_marginals(…))"
+            )
+        return jnp.asarray(bias, dtype)
+
+    return init
+
+
+def inverse_softplus(value):
+    """x with log(1 + eˣ) = value, the start of an output that passes through softplus: x = v + log(1 − e⁻ᵛ).
+
+    `value` is a positive number or array; where it isn't, x is NaN or −∞ (Goodfellow eq. 3.39). For an array
+    of any float dtype, and stable: log(eᵛ − 1) overflows.
+
+    >>> round(float(inverse_softplus(1.0)), 6)
+    0.541325
+    """
+    value = jnp.asarray(value, jnp.result_type(float) if isinstance(value, (int, float)) else None)
+    return value + jnp.log(-jnp.expm1(-value))

@@ -77,7 +77,8 @@ def _binary_accuracy(output, target):
 
 
 binary_accuracy = Metric("accuracy", _binary_accuracy)
-"""The share of an example's outputs z on the target's side (z > 0 for y > ½). One that isn't finite is wrong."""
+"""The share of an example's outputs z on the target's side (z > 0 for y > ½), targets 0/1 or ±1.
+One that isn't finite is wrong."""
 
 
 def _squared_residuals(output, target):
@@ -105,14 +106,16 @@ The same as scikit-learn's `r2_score`."""
 def default(loss: losses.Loss) -> Mapping[str, Metric]:
     """The metrics that `program` reports when none are named: accuracy for classification, R² for regression.
 
+    None for other losses, and for those with an `ignore` label.
+
     >>> list(default(losses.squared_error)), list(default(losses.softmax_cross_entropy))
     (['r2'], ['accuracy'])
     """
-    if loss is losses.softmax_cross_entropy:
-        return {"accuracy": accuracy}
-    if loss is losses.sigmoid_cross_entropy:
-        return {"accuracy": binary_accuracy}
-    return {"r2": r2} if loss is losses.squared_error else {}
+    if loss.ignore is not None:  # an accuracy would count what the loss leaves out
+        return {}
+    signs = {"accuracy": binary_accuracy}
+    known = {"classes": {"accuracy": accuracy}, "bits": signs, "margins": signs, "values": {"r2": r2}}
+    return known.get(loss.outputs, {})
 
 
 def confusion_matrix(predicted, true, classes: int) -> np.ndarray:

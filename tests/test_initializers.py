@@ -11,6 +11,7 @@ import scipy.stats
 
 import jaxnet as jn
 from jaxnet import initializers, losses
+from jaxnet.layers.calibrated import lsuv
 
 FAN_IN, FAN_OUT = 200, 300
 SHAPE = (FAN_IN, FAN_OUT)
@@ -27,6 +28,8 @@ TABLE = {
     "out": (initializers.variance_scaling(1.5, "out", "normal"), 1.5 / FAN_OUT, None),
     "uniform": (initializers.uniform(0.25), 0.25**2 / 3, 0.25),
     "normal": (initializers.normal(0.3), 0.09, None),
+    "lecun_normal": (initializers.lecun_normal(), 1 / FAN_IN, None),
+    "lecun_uniform": (initializers.lecun_uniform(), 1 / FAN_IN, (3 / FAN_IN) ** 0.5),
 }
 
 
@@ -113,15 +116,35 @@ def test_constants_and_the_default_bias():
     assert all(np.all(np.asarray(layer["b"]) == 0) for layer in params.values())
 
 
-@pytest.mark.parametrize("name", ["he_normal", "glorot_uniform", "uniform", "normal", "constant"])
+OTHERS = {
+    "constant": initializers.constant(0.5),
+    "orthogonal": initializers.orthogonal(),
+    "sparse": initializers.sparse(3),
+}
+
+
+@pytest.mark.parametrize("name", ["he_normal", "glorot_uniform", "uniform", "normal", *OTHERS])
 def test_dtype_is_the_one_asked_for(name):
-    initializer = TABLE[name][0] if name in TABLE else initializers.constant(0.5)
+    initializer = TABLE[name][0] if name in TABLE else OTHERS[name]
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         w = initializer(jax.random.key(0), (20, 30), jnp.bfloat16)
     assert (w.dtype, w.shape, w.weak_type) == (jnp.bfloat16, (20, 30), False)
 
 
-@pytest.mark.parametrize("make", [initializers.variance_scaling, initializers.uniform, initializers.normal])
+def sparse_of(std):
+    return initializers.sparse(3, std)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        initializers.variance_scaling,
+        initializers.uniform,
+        initializers.normal,
+        initializers.orthogonal,
+        sparse_of,
+    ],
+)
 def test_a_traced_scale_gives_the_same_bits(make):
     def draw(scale):
         return make(scale)(jax.random.key(3), (6, 4), jnp.float32)
@@ -254,3 +277,148 @@ def test_small_random_weights_learn_xor_and_positive_biases_help():
     assert active[0] < active[1]
     assert 0.5 < solved[0] < solved[1] < 0.9  # 61 % and 77 % were expected
     np.testing.assert_allclose(loss[2], 0.25, atol=1e-6)  # all weights 0: only the last bias learns, the mean
+
+
+# ── orthogonal, sparse ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.newer
+@pytest.mark.source("GB-8.4-orthogonal", "GB-8.4-gram-schmidt", "GB-2.6-ORTH")
+@pytest.mark.parametrize("shape", [(30, 30), (40, 7), (7, 40), (3, 2, 5, 8), (1, 4)], ids=str)
+@pytest.mark.parametrize("gain", [1.0, 2**0.5])
+def test_orthogonal_weights_have_all_singular_values_equal(gain, shape):
+    w = drawn(initializers.orthogonal(gain), shape).reshape(-1, shape[-1])
+    assert drawn(initializers.orthogonal(gain), shape).shape == shape
+    np.testing.assert_allclose(np.linalg.svd(w, compute_uv=False), gain, atol=1e-5)
+    if len(w) >= shape[-1]:
+        np.testing.assert_allclose(w.T @ w, gain**2 * np.eye(shape[-1]), atol=1e-5)
+    else:  # more units than inputs: lengths are kept
+        x = np.random.default_rng(0).normal(0, 1, (5, len(w)))
+        np.testing.assert_allclose(np.linalg.norm(x @ w, axis=1), gain * np.linalg.norm(x, axis=1), rtol=1e-5)
+
+
+@pytest.mark.source("GB-8.4-orthogonal")
+def test_orthogonal_weights_are_drawn_evenly():
+    """Without the sign of R's diagonal QR favours some matrices: entries must have mean 0 and variance 1/n."""
+    draw = jax.jit(jax.vmap(lambda key: initializers.orthogonal()(key, (3, 3), jnp.float32)))
+    w = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)), np.float64)
+    assert np.abs(w.mean(axis=0)).max() < 4.5 * (1 / 3 / 4000) ** 0.5
+    np.testing.assert_allclose(w.var(axis=0), 1 / 3, atol=0.03)
+    assert 0.45 < np.mean(np.linalg.det(w) > 0) < 0.55
+
+
+@pytest.mark.source("GB-8.4-orthogonal")
+def test_a_linear_chain_of_orthogonal_layers_keeps_lengths_at_any_depth():
+    weights = [drawn(initializers.orthogonal(), (16, 16), seed) for seed in range(60)]
+    x = np.random.default_rng(0).normal(0, 1, (4, 16))
+    y = x
+    for w in weights:
+        y = y @ w
+    np.testing.assert_allclose(np.linalg.norm(y, axis=1), np.linalg.norm(x, axis=1), rtol=1e-5)
+
+
+@pytest.mark.source("GB-8.4-sparse")
+@pytest.mark.parametrize("shape", [(200, 300), (3, 3, 4, 20), (5, 4)], ids=str)
+def test_sparse_weights_are_a_fixed_number_for_each_unit_at_even_places(shape):
+    w = np.asarray(jax.jit(lambda key: initializers.sparse(5, 0.7)(key, shape, jnp.float32))(jax.random.key(0)))
+    assert w.shape == shape
+    w = w.reshape(-1, shape[-1]).astype(np.float64)
+    assert np.all(np.sum(w != 0, axis=0) == 5)
+    if shape == (200, 300):
+        values = w[w != 0]
+        assert scipy.stats.kstest(values, scipy.stats.norm(0, 0.7).cdf).pvalue > 1e-3
+        counts = np.sum(w != 0, axis=1)  # of each input over the units: 300 · 5/200 on average
+        assert abs(counts.var() / (300 * 0.025 * 0.975) - 1) < 0.4
+
+
+@pytest.mark.source("GB-8.4-sparse")
+def test_sparse_pre_activations_do_not_depend_on_the_fan_in():
+    spreads = []
+    for inputs in (20, 500):
+        x = np.random.default_rng(0).normal(0, 1, (200, inputs))
+        spreads.append(np.std(x @ drawn(initializers.sparse(10), (inputs, 400))))
+    np.testing.assert_allclose(spreads, 10**0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: initializers.sparse(0), r"got sparse\(0\); expected a positive integer"),
+        (lambda: drawn(initializers.sparse(6), (5, 3)), r"sparse: got 6 incoming weights for a fan-in of 5; expected"),
+        (lambda: drawn(initializers.orthogonal(), (5,)), r"expected weights with axes"),
+        (lambda: initializers.class_marginals([1, 0]), r"got class_marginals\(\[1, 0\]\); expected one positive"),
+        (lambda: initializers.class_marginals([1]), r"expected one positive number for each of two or more classes"),
+        (lambda: drawn(initializers.class_marginals([1, 2, 3]), (1,)), r"got a bias of shape \(1,\); expected \(3,\):"),
+        (lambda: drawn(initializers.class_marginals([1, 2]), (3,)), r"expected \(2,\) or \(1,\)"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+# ── biases from the data ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.newer
+@pytest.mark.source("GB-8.4-bias-marginals")
+def test_a_bias_from_the_marginals_starts_at_the_entropy_of_the_labels():
+    y = jnp.array([0] * 12 + [1] * 3 + [2] * 1)
+    c = np.bincount(y) / 16
+    bias = initializers.class_marginals(jnp.bincount(y))
+    net = jn.dense(3, weight_init=initializers.zeros(), bias_init=bias)
+    params, state = net.init(jax.random.key(0), (2,))
+    logits, _ = net.apply(params, state, jnp.ones((16, 2)))
+    np.testing.assert_allclose(jax.nn.softmax(logits)[0], c, rtol=1e-6)
+    np.testing.assert_allclose(jnp.mean(losses.softmax_cross_entropy(logits, y)), scipy.stats.entropy(c), rtol=1e-6)
+    plain, _ = jn.dense(3, weight_init=initializers.zeros()).init(jax.random.key(0), (2,))
+    start = jnp.mean(losses.softmax_cross_entropy(net.apply(plain, state, jnp.ones((16, 2)))[0], y))
+    np.testing.assert_allclose(start, np.log(3), rtol=1e-6)
+    one = initializers.class_marginals([12, 4])(jax.random.key(0), (1,), jnp.float32)
+    np.testing.assert_allclose(one, np.log(4 / 12), rtol=1e-6)  # logit of ¼
+    np.testing.assert_allclose(jax.nn.sigmoid(one), 0.25, rtol=1e-6)
+
+
+@pytest.mark.source("GB-3.10-INVSP")
+def test_inverse_softplus_is_the_inverse_from_a_millionth_to_a_thousand():
+    v = jnp.geomspace(1e-6, 1e3, 200, dtype=jnp.float32)
+    np.testing.assert_allclose(jn.activations.softplus(initializers.inverse_softplus(v)), v, rtol=2e-6)
+    assert abs(float(initializers.inverse_softplus(1.0)) - 0.5413248546129181) < 1e-7
+    assert initializers.inverse_softplus(v.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+# ── scales from a batch ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.source("GB-8.4-activation-std-heuristic")
+@pytest.mark.parametrize("std", [1.0, 0.5])
+def test_lsuv_gives_each_layer_the_same_deviation(std):
+    hidden = [part for _ in range(4) for part in (jn.dense(20, weight_init=initializers.normal(1e-3)), jn.tanh())]
+    last = jn.dense(3, bias_init=initializers.constant(5.0))
+    net = jn.serial(jn.serial(*hidden), jn.dropout(0.5), last)
+    params, state = net.init(jax.random.key(0), (6,))
+    x = jax.random.normal(jax.random.key(1), (64, 6))
+    scaled = jax.jit(lambda p, x: lsuv(net, p, state, x, std=std))(params, x)
+    assert jax.tree.structure(scaled) == jax.tree.structure(params)
+    h = np.asarray(x, np.float64)
+    layers = [*scaled["serial_0"].values(), scaled["dense_0"]]
+    for i, layer in enumerate(layers):  # by NumPy, layer after layer
+        z = h @ np.asarray(layer["w"], np.float64)
+        np.testing.assert_allclose(z.std(), std, rtol=1e-5)
+        before = params["serial_0"][f"dense_{i}"] if i < 4 else params["dense_0"]
+        ratio = np.asarray(layer["w"] / before["w"])
+        np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)  # only the scale changes
+        np.testing.assert_array_equal(layer["b"], before["b"])
+        h = np.tanh(z)
+    assert float(jn.serial(*hidden).apply(params["serial_0"], {}, x)[0].std()) < 1e-6  # as it was without
+
+
+@pytest.mark.source("GB-8.4-activation-std-heuristic")
+def test_lsuv_leaves_alone_what_does_not_vary_or_has_no_weights():
+    net = jn.serial(jn.relu(), jn.dense(3))
+    params, state = net.init(jax.random.key(0), (6,))
+    same = lsuv(net, params, state, jnp.zeros((4, 6)))
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    assert lsuv(jn.relu(), {}, {}, jnp.ones((4, 6))) == {}
+    alone = lsuv(jn.dense(3), params["dense_0"], {}, jnp.eye(6))
+    assert abs(float(jnp.std(alone["w"])) - 1) < 1e-5

@@ -188,3 +188,19 @@ def test_a_bare_function_is_a_metric_whose_mean_is_the_value():
     assert metrics.as_metric(metrics.r2) is metrics.r2
     assert metrics.as_metric(optax.l2_loss).name == "l2_loss"
     assert repr(metrics.r2) == "<metric r2>"
+
+
+@pytest.mark.source("M-6")
+def test_default_metrics_go_by_what_the_outputs_are():
+    names = {
+        losses.huber(): ["r2"],
+        losses.absolute_error: ["r2"],
+        losses.hinge: ["accuracy"],
+        losses.cross_entropy(smoothing=0.1): ["accuracy"],
+        losses.cross_entropy(ignore=-1): [],
+        losses.poisson: [],
+        losses.gaussian(): [],
+    }
+    assert {loss: list(metrics.default(loss)) for loss in names} == names
+    right = metrics.default(losses.hinge)["accuracy"](jnp.array([2.0, -1.0, 3.0]), jnp.array([1, 1, -1]))
+    assert right.tolist() == [1.0, 0.0, 0.0]

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxnet.data.checks import check_targets, outputs_of, prepared_array, prepared_set
 from jaxnet.data.sets import number_of_examples, take
 from jaxnet.gradients import weighted_mean
+from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer
-from jaxnet.losses import Loss, as_loss
+from jaxnet.losses import Loss
 from jaxnet.metrics import Metric, as_metric, default
 from jaxnet.training.batches import cuts, scan_batches
 
@@ -95,7 +96,8 @@ def predict(net: Layer, fitted: Any, x: Any, *, size: int = PIECE):
     """The network's outputs on `x`, in inference: logits or predicted means, (n, …).
 
     `fitted` is what `fit` returned (anything with `params` and `state`). x (n, …) is an array or a pytree of them,
-    computed in pieces of at most `size` examples. For classes take `jn.metrics.labels(outputs)`.
+    computed in pieces of at most `size` examples. For classes take `jn.metrics.labels(outputs)`; with a `Head` give
+    `head.on(net)` and read the outputs by the head.
 
     Raises:
         ValueError, TypeError: x isn't finite, not numbers, or of another width than the network's.
@@ -123,14 +125,15 @@ def evaluate(
     net: Layer,
     fitted: Any,
     examples: Any,
-    loss: "Loss | Callable",
+    loss: "Loss | Callable | Head",
     *,
     metrics: Mapping[str, Callable] | None = None,
     size: int = PIECE,
 ) -> dict[str, float]:
     """{"loss": …, "accuracy": …} of `fitted` on `examples` (x, y[, weight]): each Σ wv / Σ w over the set.
 
-    Without `metrics` the loss's own: accuracy for classification, R² for regression.
+    Without `metrics` the loss's own: accuracy for classification, R² for regression. With a `Head` as the loss, `net`
+    is the network without it.
 
     Raises:
         ValueError, TypeError: as `fit` for its data.
@@ -142,7 +145,7 @@ def evaluate(
     >>> evaluate(net, types.SimpleNamespace(params=params, state=state), (x, 2 * x), jn.losses.squared_error)
     {'loss': 0.0, 'r2': 1.0}
     """
-    loss = as_loss(loss)
+    net, loss, metrics = attached(net, loss, metrics)
     examples = prepared_set("test", examples)
     check_targets(loss, outputs_of(net, loss, fitted.params, fitted.state, examples), examples[1])
     x, y, *weight = examples

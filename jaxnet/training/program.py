@@ -22,8 +22,9 @@ from jaxnet import outcomes
 from jaxnet.data.checks import check_targets, concrete, outputs_of, positive_integer, prepared_array
 from jaxnet.data.sets import Data, take
 from jaxnet.gradients import GradientFunction, loss_and_grad
+from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer, spec_of
-from jaxnet.losses import Loss, as_loss
+from jaxnet.losses import Loss
 from jaxnet.training.batches import scan_batches, shuffled
 from jaxnet.training.evaluation import PIECE, judge, resolved_metrics
 from jaxnet.training.step import TrainState, choose, strong, train_state, train_step
@@ -82,7 +83,7 @@ class Program:
 
 def program(
     net: Layer,
-    loss: "Loss | Callable",
+    loss: "Loss | Callable | Head",
     optimizer: optax.GradientTransformation,
     *,
     batch_size: int,
@@ -103,11 +104,12 @@ def program(
 
     Args:
         net: the network; a fresh one is initialized in each run.
-        loss: a `Loss`, or a function (output, target) -> (batch,).
+        loss: a `Loss`, a function (output, target) -> (batch,), or a `Head`, whose layer is appended to `net`.
         optimizer: any optax GradientTransformation; its rates may be traced.
         batch_size: examples per step, at most.
         patience: epochs without improvement before the run stops; None never stops; needs a validation set.
-        gradient: the gradient function, `loss_and_grad(net, loss)` unless given; validation uses `loss` alone.
+        gradient: the gradient function, `loss_and_grad(net, loss)` unless given (with a head that of `head.on(net)`
+            and `head.loss`); validation uses `loss` alone.
         metrics: name -> function (output, target) -> (batch,), evaluated on the validation set; None for the loss's
             own (accuracy for classification, R² for regression).
         averaged: (opt_state, params) -> params, what is validated and kept instead of the parameters themselves.
@@ -126,7 +128,7 @@ def program(
     """
     if not isinstance(net, Layer):
         raise TypeError(f"got net {net!r}; expected a Layer such as jn.mlp([256, 10])")
-    loss = as_loss(loss)
+    net, loss, metrics = attached(net, loss, metrics)
     batch_size = positive_integer("batch_size", batch_size)
     eval_batch_size = positive_integer("eval_batch_size", eval_batch_size)
     patience = None if patience is None else positive_integer("patience", patience)

@@ -1,14 +1,18 @@
 """serial: names, order, nesting, states and keys; a network's gradient is its layers' rules, composed."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from vjp_proof import check_backward
 
 import jaxnet as jn
 from jaxnet import layers, losses
 from jaxnet.layers import Layer, dense, serial
-from jaxnet.layers.combinators import names
+from jaxnet.layers.combinators import frozen, names, repeat, tapped
 
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 KEY = jax.random.key(5)
@@ -331,3 +335,102 @@ def test_without_all_rules_there_is_no_backward_but_still_a_gradient():
     residual = np.asarray(batch[0], float) @ w0 @ (2 * w1) - np.asarray(batch[1], float)
     near(loss, np.mean(residual**2) / 2)
     near(grads["dense_1"]["w"], 2 * (np.asarray(batch[0], float) @ w0).T @ residual / 5)
+
+
+# ── repeat, tapped, frozen ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.numerical
+def test_repeat_is_the_serial_of_its_copies():
+    block = serial(dense(3), layers.tanh(), layers.dropout(0.5))
+    deep, flat = repeat(block, 4), serial(*[block] * 4)
+    (params, state), (copies, _) = jax.jit(lambda: (deep.init(KEY, (3,)), flat.init(KEY, (3,))))()
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *[copies[f"serial_{i}"] for i in range(4)])
+    same(params, stacked)  # the same draws
+    x = drawn(5, 3)
+    for key, train in ((KEY, True), (None, False)):
+        y, y_flat = jax.jit(
+            lambda key, train=train: [
+                net.apply(p, {}, x, key=key, train=train)[0] for net, p in ((deep, params), (flat, copies))
+            ]
+        )(key)
+        near(y, y_flat)
+        dx, grads = check_backward(deep, params, state, x, key=key, train=train)
+        dx_flat, grads_flat = check_backward(flat, copies, {}, x, key=key, train=train)
+        near(dx[0], dx_flat[0])
+        jax.tree.map(near, grads, jax.tree.map(lambda *a: jnp.stack(a), *[grads_flat[f"serial_{i}"] for i in range(4)]))
+
+
+def test_repeat_threads_the_state_of_each_copy_and_refuses_a_change_of_shape():
+    net = repeat(counting(1), 3)
+    params, state = net.init(KEY, (1,))
+    assert params == {}
+    training = jax.jit(lambda state: net.apply(params, state, jnp.zeros((1, 1)), train=True))
+    y, state = training(state)
+    y, state = training(state)
+    assert float(y[0, 0]) == 3
+    assert state["calls"].tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match=r"repeat\(dense\(2\)\): got an output like .*; expected the same"):
+        repeat(dense(2), 3).init(KEY, (3,))
+    with pytest.raises(ValueError, match=r"got repeat\(times=0\); expected a positive integer"):
+        repeat(dense(2), 0)
+
+
+@pytest.mark.numerical
+@pytest.mark.source("GB-7.10-activation-penalty", "GB-8.7.5-aux-heads")
+def test_tapped_shows_hidden_outputs_and_takes_their_gradients():
+    net = serial(*PARTS)
+    seen = tapped(net, ("tanh_0", "dense_2"))
+    params, state = seen.init(KEY, (3,))
+    x, dy, dh = drawn(5, 3), drawn(5, 2, seed=1), drawn(5, 4, seed=2)
+    inputs, y = chained(PARTS, params_of(PARTS, params), x)
+    (got, taps), _ = seen.apply(params, state, x)
+    same((got, taps), (y, {"tanh_0": inputs[2], "dense_2": y}))
+    check_backward(seen, params, state, x)
+    # dh reaches what is below the tap, and nothing above it
+    zero = jnp.zeros_like(dy)
+    dx, grads = seen.backward(params, state, x, (zero, {"tanh_0": dh, "dense_2": zero}))
+    dx_head, head = serial(*PARTS[:2]).backward({"dense_0": params["dense_0"]}, {}, x, dh)
+    near(dx, dx_head)
+    jax.tree.map(near, grads["dense_0"], head["dense_0"])
+    assert not np.asarray(grads["dense_1"]["w"]).any()
+    same(seen.backward(params, state, x, (dy, {"tanh_0": 0 * dh, "dense_2": zero})), net.backward(params, state, x, dy))
+    for taps in (("tanh_1",), "tanh_0"):
+        with pytest.raises(ValueError, match=r"tapped: got .*; expected a tuple of names .*'dense_0', 'tanh_0'"):
+            tapped(net, taps)
+
+
+def test_frozen_parameters_stay_through_a_fit_with_weight_decay():
+    x = np.asarray(drawn(64, 3))
+    data = jn.Data((x, x[:, :1]))
+    given = {"w": drawn(3, 4), "b": drawn(4, seed=1)}
+    trained = dataclasses.replace(dense(4), init=lambda key, spec: (given, {}))
+
+    def after(first):
+        net = serial(first, layers.tanh(), dense(1))
+        program = jn.program(net, losses.squared_error, optax.adamw(0.1, weight_decay=0.5), batch_size=16)
+        return jn.fit(KEY, program, data, epochs=2)
+
+    free, kept = after(trained), after(frozen(trained))
+    assert np.abs(np.asarray(free.params["dense_0"]["w"] - given["w"])).max() > 0.01
+    assert list(kept.params) == ["dense_0"]
+    assert kept.params["dense_0"]["w"].shape == (4, 1)  # the one that's free
+    same(kept.state, {"frozen_0": {"params": given}})
+
+
+@pytest.mark.numerical
+def test_frozen_passes_the_gradient_by_its_inputs():
+    net, free = (
+        serial(dense(4), frozen(serial(dense(3), layers.tanh()))),
+        serial(dense(4), serial(dense(3), layers.tanh())),
+    )
+    params, state = net.init(KEY, (3,))
+    x = drawn(5, 3)
+    dx, grads = check_backward(net, params, state, x)
+    dx_free, grads_free = check_backward(free, params | {"serial_0": state["frozen_0"]["params"]}, {}, x)
+    near(dx[0], dx_free[0])
+    assert list(grads) == ["dense_0"]
+    jax.tree.map(near, grads["dense_0"], grads_free["dense_0"])
+    params, state = frozen(counting(1)).init(KEY, (1,))
+    assert float(frozen(counting(1)).apply(params, state, x, train=True)[1]["state"]["calls"]) == 1
+    assert frozen(counting(1)).backward is None

@@ -1,4 +1,4 @@
-"""dropout: its share, its expectation, one mask on both roads, and what no mask may depend on."""
+"""dropout and Gaussian noise: distribution, expectation, one draw on both roads, and what no draw may depend on."""
 
 import itertools
 from functools import partial
@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import jaxnet as jn
 from jaxnet import losses
 from jaxnet.layers import dropout
+from jaxnet.layers.stochastic import gaussian_noise
 
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 64 * float(np.finfo(np.float32).eps)
@@ -246,3 +248,123 @@ def test_training_asks_for_a_key(rate, part):
 
 def test_repr_shows_the_rate():
     assert repr(dropout(0.5)) == "dropout(0.5)"
+
+
+# ── Gaussian noise ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@partial(jax.jit, static_argnames="multiplicative")
+def noisy(std, multiplicative, x, dy):
+    """y and dx in training, by hand and by autodiff."""
+    layer = gaussian_noise(std, multiplicative=multiplicative)
+    y, pullback = jax.vjp(lambda x: layer.apply({}, {}, x, key=KEY, train=True)[0], x)
+    by_hand, grads = layer.backward({}, {}, x, dy, key=KEY, train=True)
+    assert grads == {}
+    return y, by_hand, pullback(dy)[0]
+
+
+@pytest.mark.numerical
+@pytest.mark.newer
+@pytest.mark.source("GB-7.4-input-noise", "GB-7.4-hidden-noise", "GB-7.12-gaussian-mult")
+@pytest.mark.parametrize("multiplicative", [False, True])
+def test_noise_is_normal_keeps_the_mean_and_is_one_draw_on_both_roads(multiplicative):
+    std, x, dy = 0.5, drawn((200, 301)), drawn((200, 301), 1)
+    y, by_hand, by_autodiff = noisy(std, multiplicative, x, dy)
+    wide = np.asarray(x, np.float64)
+    n = (np.asarray(y, np.float64) / wide - 1) / std if multiplicative else (np.asarray(y, np.float64) - wide) / std
+    assert abs(n.mean()) < 4 / n.size**0.5  # E[y] = x
+    assert abs(n.var() - 1) < 4 * (2 / n.size) ** 0.5
+    assert scipy.stats.kstest(n.ravel(), scipy.stats.norm.cdf).pvalue > 1e-3
+    assert abs(np.mean(n[:, 1:] * n[:, :-1])) < 4 / n.size**0.5
+    np.testing.assert_allclose(by_hand, np.asarray(dy) * (1 + std * n if multiplicative else 1), rtol=1e-5, atol=1e-5)
+    near(by_autodiff, by_hand)
+
+
+@pytest.mark.source("GB-7.4-input-noise", "GB-7.4-hidden-noise", "GB-7.12-gaussian-mult")
+@pytest.mark.parametrize("multiplicative", [False, True])
+@pytest.mark.parametrize(("std", "train"), [(0.5, False), (0.0, True), (0, True)])
+def test_noise_is_off_in_inference_and_at_deviation_zero(std, train, multiplicative):
+    layer, x = gaussian_noise(std, multiplicative=multiplicative), drawn((8, 33))
+    assert layer.apply({}, {}, x, train=train)[0] is x  # and asks for no key
+    assert layer.backward({}, {}, x, 2 * x, train=train)[0].tolist() == (2 * x).tolist()
+    y, by_hand, _ = noisy(0.0, multiplicative, x, x)  # traced
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(by_hand, x)
+
+
+@pytest.mark.source("M-8.1c", "GB-7.4-input-noise")
+def test_noise_on_the_inputs_of_a_linear_model_is_ridge():
+    """E[½ ((x + σn) w − y)²] = ½ (x w − y)² + ½ σ² ‖w‖²: loss and gradient, over 4,096 draws."""
+    std, w = 0.5, np.array([[1.0], [-2.0], [0.5]])
+    x, y = np.random.default_rng(0).normal(0, 1, (2, 16, 3))
+    batch = jnp.asarray(x, jnp.float32), jnp.asarray(y[:, :1], jnp.float32)
+    net, params = (
+        jn.serial(gaussian_noise(std), jn.dense(1, bias=False)),
+        {"dense_0": {"w": jnp.asarray(w, jnp.float32)}},
+    )
+    gradient = jn.backprop(net, losses.squared_error)
+    sampled = jax.jit(jax.vmap(lambda key: gradient(params, {}, batch, key=key, train=True)))
+    (loss, _), grads = sampled(jax.random.split(KEY, 4096))
+    residual = x @ w - y[:, :1]
+    for got, want in (
+        (loss, np.mean(residual**2) / 2 + std**2 * np.sum(w**2) / 2),
+        (grads["dense_0"]["w"], x.T @ residual / 16 + std**2 * w),
+    ):
+        got = np.asarray(got, np.float64)
+        assert np.all(np.abs(got.mean(axis=0) - want) < 4 * got.std(axis=0) / 64)
+    plain = x.T @ residual / 16
+    assert np.abs(np.asarray(grads["dense_0"]["w"]).mean(axis=0) - plain).max() > 0.3  # and it isn't the plain one
+
+
+@pytest.mark.source("GB-7.4-input-noise")
+def test_training_with_noise_helps_against_noise():
+    """Two inputs that are nearly equal: without noise their weights come out large and of opposite sign."""
+    rng = np.random.default_rng(1)
+    shared = rng.normal(0, 1, (64, 1))
+    x = jnp.asarray(shared + [[0.05, -0.05]] * rng.normal(0, 1, (64, 1)), jnp.float32)
+    y = x @ jnp.array([[3.0], [-2.0]])
+
+    def trained(std, key):
+        net = jn.serial(gaussian_noise(std), jn.dense(1, bias=False))
+        gradient = jn.backprop(net, losses.squared_error)
+
+        def descend(params, key):
+            _, grads = gradient(params, {}, (x, y), key=key, train=True)
+            return jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), None
+
+        start = {"dense_0": {"w": jnp.zeros((2, 1))}}
+        return jax.lax.scan(descend, start, jax.random.split(key, 3000))[0]["dense_0"]["w"]
+
+    plain, noise = (np.asarray(jax.jit(trained)(std, KEY), np.float64) for std in (0.0, 0.3))
+    tests = np.asarray(x)[None] + 0.3 * rng.normal(0, 1, (200, 64, 2))
+    error_plain, error_noise = (np.mean((tests @ w - np.asarray(y)) ** 2) for w in (plain, noise))
+    assert error_noise < 0.5 * error_plain
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("multiplicative", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32] + [jnp.float64] * X64, ids=lambda d: d.__name__)
+def test_noise_under_strict_promotion_keeps_the_dtype(dtype, multiplicative):
+    x = drawn((8, 33)).astype(dtype)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        y, by_hand, by_autodiff = noisy(0.25, multiplicative, x, x)
+    assert {(a.dtype.name, a.weak_type) for a in (y, by_hand, by_autodiff)} == {(jnp.dtype(dtype).name, False)}
+    np.testing.assert_array_equal(np.asarray(by_hand, float), np.asarray(by_autodiff, float))
+    static = gaussian_noise(0.25, multiplicative=multiplicative)
+    np.testing.assert_array_equal(jax.jit(lambda x: static.apply({}, {}, x, key=KEY, train=True)[0])(x), y)
+
+
+@pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf"), True, "0.5"])
+def test_a_deviation_below_zero_is_refused(std):
+    with pytest.raises(ValueError, match=r"got gaussian_noise\(std=.*\); expected a standard deviation ≥ 0"):
+        gaussian_noise(std)
+
+
+def test_noise_asks_for_a_key_and_shows_its_settings():
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match=r"gaussian_noise in training got key=None; expected a key"):
+        gaussian_noise(0.5).apply({}, {}, x, train=True)
+    with pytest.raises(ValueError, match=r"gaussian_noise in training got key=None; expected a key"):
+        gaussian_noise(0.5, multiplicative=True).backward({}, {}, x, x, train=True)
+    shown = [repr(gaussian_noise(0.1)), repr(gaussian_noise(1.0, multiplicative=True))]
+    assert shown == ["gaussian_noise(0.1)", "gaussian_noise(1.0, multiplicative=True)"]
