@@ -90,6 +90,8 @@ def sweep(
     index, count = _checked_share(share)
     if executor is not None:
         check_executor(executor)
+    elif chunk is not None:
+        raise ValueError(f"got chunk={chunk} without an executor; expected one to give the chunks to: executor=…")
     ready = prepare(
         build, space, data=data, epochs=epochs, seeds=seeds, folds=folds, study_seed=study_seed,
         width=stored_width(store) if width is None else width, devices=devices, rank_by=rank_by, mode=mode,

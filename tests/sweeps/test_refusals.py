@@ -107,6 +107,7 @@ REFUSED = {
     "share": ({"share": (2, 2)}, ValueError, r"got share=\(2, 2\); expected"),
     "share of one": ({"share": 1}, (TypeError, ValueError), "got share=1; expected"),
     "accept_change": ({"accept_change": ["dta"]}, ValueError, "got accept_change.*dta"),
+    "chunk": ({"chunk": 4}, ValueError, "got chunk=4 without an executor"),
     "report": ({"report": 3}, TypeError, "got report"),
     "about": ({"about": {"x": {1, 2}}}, TypeError, "about"),
     "store": ({"store": 5}, TypeError, "got store=5|got store 5"),
