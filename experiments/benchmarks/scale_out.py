@@ -3,9 +3,9 @@
     .venv/bin/python experiments/benchmarks/scale_out.py
 
 Measured on this machine: a worker's start (import, data, tracing, compiling), its seconds per member of a small real
-study (digits, 64-32-10, Adam, batch 32, 20 epochs, 64 members a task), what a task costs the process that asks (submit
-to result through a pool of spawned processes), what a member costs it (to the disk, into the study, through the code
-that `sweep` runs), `Store.add` of one part, and reading a store.
+study (digits, 64-32-10, Adam, batch 32, 20 epochs, 64 members a task), what a task costs the process that asks (its own
+processor time from submit to result, through a spawned pool), what a member costs it (to the disk, into the study,
+through the code that `sweep` runs), `Store.add` of one part, and reading a store.
 
 Simulated: each worker starts, then computes tasks one after another; task and members are then served by the process
 that asks, one task at a time, first come, first served, and the worker waits for its next task until that is done (no
@@ -22,11 +22,12 @@ and how busy the asking process is:
     64, ten shares                                 1,839 s        207 s         44 s    414 ×    29 %
     64, members 100 × as costly   1,808,687 s    180,929 s     18,179 s      1,895 s    954 ×     2 %
 
-Up to 100 workers computing is all that counts. With 1,000 a million short members take no longer to compute than a
-worker to start, and the bottleneck is what precedes computing (starting, compiling on each worker, planning), then the
-asking process: dispatching tasks more than storing, since the store gets at most one part a second or 2,000 members,
-however many workers there are. Shares divide dispatching and storing; larger tasks divide dispatching, but leave workers
-idle at the end. Where a member takes seconds, 1,000 workers are used to 95 %. Reading the store takes 9 µs a member.
+Up to 100 workers, 86 % and more of the time is computing. 1,000 workers compute a million short members in about the
+time that one takes to start, and the bottleneck is what precedes computing (27 s: planning, then starting and compiling
+on each worker) and the asking process (31 s), which dispatches tasks longer than it stores: a part of the store holds
+up to 2,000 members, so few writes wait for the disk. Shares divide dispatching and storing; larger tasks divide
+dispatching, but leave workers idle at the end. Where a member takes seconds, 1,000 workers are used to 95 %. Reading a
+store takes 9 µs a member.
 """
 
 import contextlib

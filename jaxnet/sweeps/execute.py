@@ -134,11 +134,7 @@ def flat_values(fitted: Any) -> dict[str, Any]:
     dict_keys(['metrics/loss'])
     """
     if isinstance(fitted, Fitted):
-        return (
-            {f"history/{name}": values for name, values in fitted.history.items()}
-            | {f"metrics/{name}": values for name, values in fitted.metrics.items()}
-            | {"best_epoch": fitted.best_epoch, "epochs_run": fitted.epochs_run, "outcome": fitted.outcome}
-        )
+        return {name: _storable(name, leaf) for name, leaf in _of_fitted(fitted).items()}
     if not isinstance(fitted, Mapping) or not all(isinstance(name, str) for name in fitted):
         raise TypeError(
             f"got {type(fitted).__name__} from a member; expected a Fitted (jn.fit makes one) or a dict of scalars and "
@@ -149,8 +145,23 @@ def flat_values(fitted: Any) -> dict[str, Any]:
         rank = getattr(leaf, "ndim", 99) - 1
         if rank not in (0, 1):
             raise TypeError(f"got {name!r} of shape {getattr(leaf, 'shape', '?')[1:]}; expected scalars and vectors")
-        found[f"{'metrics' if rank == 0 else 'history'}/{name}"] = leaf
+        found[f"{'metrics' if rank == 0 else 'history'}/{name}"] = _storable(name, leaf)
     return found
+
+
+def _of_fitted(fitted: Fitted) -> dict[str, Any]:
+    return (
+        {f"history/{name}": values for name, values in fitted.history.items()}
+        | {f"metrics/{name}": values for name, values in fitted.metrics.items()}
+        | {"best_epoch": fitted.best_epoch, "epochs_run": fitted.epochs_run, "outcome": fitted.outcome}
+    )
+
+
+def _storable(name: str, leaf: Any) -> Any:
+    """The leaf, if a file can hold its dtype."""
+    if np.dtype(leaf.dtype).kind not in "biuf" or leaf.dtype == "bfloat16":
+        raise TypeError(f"got {name!r} of dtype {leaf.dtype} from a member; expected real numbers of 16, 32 or 64 bits")
+    return leaf
 
 
 def run_bucket(

@@ -68,7 +68,8 @@ def prepare(
     """
     if not callable(build):
         raise TypeError(f"got build {build!r}; expected a function from hyperparameters to a Program")
-    space, folds = as_space(space), tuple(folds)
+    space, folds = as_space(space), _checked_folds(folds)
+    _check_seed(study_seed)
     data = _prepared_data(data, folds)
     plan = plan_of(space, seeds_from(seeds), folds)
     programs = tuple(_checked_program(build, space, bucket, plan, data) for bucket in plan.buckets)
@@ -173,10 +174,21 @@ def price(study: Prepared) -> Cost:
     return Cost(study.width, devices, len(plan.buckets) * devices, int(memory), seconds / devices)
 
 
+def _checked_folds(folds: Any) -> tuple[Fold, ...]:
+    if not isinstance(folds, (tuple, list)) or not all(isinstance(fold, Fold) for fold in folds):
+        raise TypeError(f"got folds={folds!r}; expected jn.data.k_fold(...), holdout(...) or bootstrap(...)")
+    return tuple(folds)
+
+
+def _check_seed(study_seed: Any) -> None:
+    if isinstance(study_seed, bool) or not isinstance(study_seed, (int, np.integer)):
+        raise TypeError(f"got study_seed={study_seed!r}; expected an integer")
+    if not 0 <= study_seed < 2**32:
+        raise ValueError(f"got study_seed={study_seed}; expected 0 … 2³² − 1, beyond which keys repeat")
+
+
 def _prepared_data(data: Any, folds: tuple[Fold, ...]) -> Any:
     """The data, checked; a tree that isn't a Data as it is."""
-    if not all(isinstance(fold, Fold) for fold in folds):
-        raise TypeError("got folds that aren't Folds; expected jn.data.k_fold(...), holdout(...) or bootstrap(...)")
     if not isinstance(data, Data):
         if folds:
             raise TypeError(f"got folds with data of type {type(data).__name__}; expected jn.Data((x, y))")
@@ -209,6 +221,8 @@ def _checked_program(build: Build, space: Space, bucket: Bucket, plan: Plan, dat
             raise TypeError(f"build returned {program!r}; expected a Program: jn.program(...), or jn.whole(train)")
         first = first or program
     assert first is not None
+    if not first.whole and not isinstance(data, Data):
+        raise TypeError(f"got data of type {type(data).__name__}; expected jn.Data((x, y)) or jn.Data(train, valid)")
     first.check(_data_of(bucket, plan, data), None)
     return first
 
@@ -228,9 +242,12 @@ def _checked_epochs(epochs: Any, programs: Sequence[Program]) -> int:
 
 
 def _checked_devices(devices: Sequence[jax.Device] | None) -> tuple[jax.Device, ...]:
-    chosen = tuple(jax.local_devices() if devices is None else devices)
-    if not chosen or not all(device in jax.local_devices() for device in chosen):
-        raise ValueError(f"got devices={devices}; expected some of jax.local_devices(): {jax.local_devices()}")
+    local = jax.local_devices()
+    if devices is not None and not isinstance(devices, (tuple, list)):
+        raise TypeError(f"got devices={devices!r}; expected a list of some of jax.local_devices(): {local}")
+    chosen = tuple(local if devices is None else devices)
+    if not chosen or len(set(chosen)) < len(chosen) or not all(device in local for device in chosen):
+        raise ValueError(f"got devices={devices}; expected some of jax.local_devices(), each once: {local}")
     if len({(d.platform, d.device_kind) for d in chosen}) > 1:
         raise ValueError(f"got devices of several kinds: {chosen}; expected one kind, whose numbers agree")
     return chosen

@@ -5,6 +5,7 @@ with session(ready, store, …) as under_way:
     under_way.collect(found, mine)         takes what `execute` yields until nothing is left
 """
 
+import json
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from jaxnet.sweeps.execute import Finished, Wanted
 from jaxnet.sweeps.plan import described
 from jaxnet.sweeps.prepare import Prepared, identity_of, price, replay
 from jaxnet.sweeps.progress import Progress, shown
-from jaxnet.sweeps.store import Batch, Record, Store
+from jaxnet.sweeps.store import SECTIONS, Batch, Record, Store
 from jaxnet.sweeps.study import Study
 
 FLUSH_SECONDS, FLUSH_MEMBERS = 1.0, 2000  # a part is written when either is reached
@@ -47,6 +48,7 @@ def session(
         ValueError: the store holds another study. BlockingIOError: it's in use. OSError: it can't be written.
     """
     keeper = Keeper(keep, ready.rank_by, ready.mode)
+    _check(report, accept_change, about)
     study = Study.blank(ready.plan, _about(ready, about))
     study.replayer = partial(replay, ready)
     disk = None if store is None else Store(store, share)
@@ -100,7 +102,7 @@ class Keeper:
             return self.keep == "all"
         value = self.sign * float(values[f"metrics/{self.rank_by}"])
         with self.lock:
-            best = value < self.lowest  # never NaN
+            best = value <= self.lowest  # never NaN; of equals all, since the first in the plan may finish last
             if best:
                 self.lowest = value
         return self.keep == "all" or (self.keep == "best" and best)
@@ -204,6 +206,23 @@ def as_dicts(tree: Any) -> Any:
     if isinstance(tree, (tuple, list)):
         return {str(i): as_dicts(value) for i, value in enumerate(tree)}
     return tree
+
+
+def _check(report: Any, accept_change: Any, about: Any) -> None:
+    """What can be said before the store has a file."""
+    if report is not None and not callable(report):
+        raise TypeError(f"got report={report!r}; expected a function that takes a Progress")
+    if not isinstance(accept_change, bool) and (
+        isinstance(accept_change, str) or not set(accept_change) <= set(SECTIONS)
+    ):
+        raise ValueError(
+            f"got accept_change={accept_change!r}; expected True, or a list of what may have changed, among "
+            f"{', '.join(SECTIONS)}"
+        )
+    try:
+        json.dumps(dict(about or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"got about={about!r}; expected a dict that JSON can hold ({error})") from error
 
 
 def _about(ready: Prepared, about: Mapping[str, Any] | None) -> dict[str, Any]:

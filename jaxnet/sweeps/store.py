@@ -26,6 +26,7 @@ from jaxnet.sweeps.identity import Identity, changes, sha256
 from jaxnet.sweeps.plan import Member
 
 FORMAT = 1
+SECTIONS = ("settings", "data", "folds", "environment", "program", "space")  # what can change
 
 
 class Batch(NamedTuple):
@@ -52,6 +53,8 @@ class Store:
     """One study's folder, opened for writing by one process per share, or for reading by anyone."""
 
     def __init__(self, folder: str | os.PathLike[str], share: int = 0) -> None:
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f'got store={folder!r}; expected a folder: store="runs/digits"')
         self.folder = Path(folder)
         self.parts = self.folder / f"parts-{share}"
         self._lock_file = self.folder / f"lock-{share}"
@@ -99,7 +102,8 @@ class Store:
                 found["space"].append(f"the seeds {', '.join(map(str, dropped))} are gone")
         if old.folds != new.folds:
             found.setdefault("folds", []).append(f"folds: {old.folds} in the store, {new.folds} now")
-        refused = {} if accept_change is True else {s: v for s, v in found.items() if s not in accept_change}  # type: ignore[operator]
+        accept = set(SECTIONS) if accept_change is True else set(accept_change or ())
+        refused = {section: sentences for section, sentences in found.items() if section not in accept}
         if refused:
             listing = "; ".join(f"{section}: {'; '.join(sentences)}" for section, sentences in refused.items())
             raise ValueError(
@@ -107,13 +111,14 @@ class Store:
                 "study (seeds and configurations may be added): take another folder, or let these through with "
                 f"accept_change={sorted(found)}"
             )
-        configurations = list(dict.fromkeys([*old.configurations, *new.configurations]))
-        seeds = list(dict.fromkeys([*old.seeds, *new.seeds]))
+        # A space let through although something is gone is the new one; what is gone stays on the disk, unread.
+        kept = ([], []) if "space" in found else (old.configurations, old.seeds)
+        configurations = list(dict.fromkeys([*kept[0], *new.configurations]))
+        seeds = list(dict.fromkeys([*kept[1], *new.seeds]))
         programs = old.identity.get("program", {}) | new.identity.get("program", {})  # those of earlier buckets too
         identity = new.identity | ({"program": programs} if programs else {})
         accepted = [*old.accepted, *([{"changes": found, "identity": old.identity}] if found else [])]
-        static = sorted({*old.static, *new.static})
-        return Record(identity, configurations, static, seeds, new.folds, new.about or old.about, accepted)
+        return Record(identity, configurations, new.static, seeds, new.folds, new.about or old.about, accepted)
 
     def add(self, batch: Batch) -> None:
         """Write finished members; they count when this returns.

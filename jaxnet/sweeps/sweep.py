@@ -19,7 +19,7 @@ from jaxnet.sweeps.execute import execute
 from jaxnet.sweeps.lanes import Build
 from jaxnet.sweeps.prepare import prepare, works
 from jaxnet.sweeps.progress import Progress
-from jaxnet.sweeps.remote import execute_remotely
+from jaxnet.sweeps.remote import check_executor, execute_remotely
 from jaxnet.sweeps.session import session, stored_width
 from jaxnet.sweeps.study import Study
 
@@ -88,6 +88,10 @@ def sweep(
     {'lr': 0.5}
     """
     index, count = _checked_share(share)
+    if executor is not None:
+        check_executor(executor)
+    elif chunk is not None:
+        raise ValueError(f"got chunk={chunk} without an executor; expected one to give the chunks to: executor=…")
     ready = prepare(
         build, space, data=data, epochs=epochs, seeds=seeds, folds=folds, study_seed=study_seed,
         width=stored_width(store) if width is None else width, devices=devices, rank_by=rank_by, mode=mode,
@@ -107,7 +111,11 @@ def sweep(
 
 
 def _checked_share(share: tuple[int, int] | None) -> tuple[int, int]:
-    index, count = (jax.process_index(), jax.process_count()) if share is None else share
+    if share is None:
+        return jax.process_index(), jax.process_count()
+    if not isinstance(share, (tuple, list)) or len(share) != 2 or not all(isinstance(i, int) for i in share):
+        raise TypeError(f"got share={share!r}; expected (i, n): this process's number and how many there are")
+    index, count = share
     if not 0 <= index < count:
         raise ValueError(
             f"got share={share}; expected (i, n) with 0 ≤ i < n: this process's number and how many there are"

@@ -191,7 +191,7 @@ def test_help_and_version_do_not_import_jax():
     script = """
         import sys
         from jaxnet.cli import main
-        subcommands = [[name, "--help"] for name in ("demo", "train", "predict", "info")]
+        subcommands = [[name, "--help"] for name in ("demo", "train", "predict", "sweep", "report", "compare", "info")]
         for words in (["--help"], [], ["--version"], *subcommands):
             assert main(words) == 0, words
             assert "jax" not in sys.modules, words

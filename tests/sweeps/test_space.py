@@ -397,7 +397,7 @@ def test_buckets_are_the_classes_of_equal_static_values_and_names(left, right):
 RANGES = {
     "u": uniform(-1, 3),
     "lr": log_uniform(1e-5, 1e-1),
-    "n": integers(-2, 2**31 - 1),
+    "k": integers(-2, 2**31 - 1),
     "decay": [0, 1e-4, 1e-2],
     "act": static(["relu", "tanh"]),
     "momentum": when(lambda c: c["act"] == "relu", uniform(0, 1)),
@@ -436,7 +436,7 @@ def test_other_seeds_and_other_names_draw_otherwise():
 
 
 def test_the_stream_is_pinned():
-    space = random_draws({"u": uniform(0, 1), "n": integers(1, 6), "c": [10, 20, 30]}, 6)
+    space = random_draws({"u": uniform(0, 1), "k": integers(1, 6), "c": [10, 20, 30]}, 6)
     assert [c["u"] for c in space] == [
         0.18726673455833498,
         0.7237369903644224,
@@ -445,18 +445,18 @@ def test_the_stream_is_pinned():
         0.02080071660707883,
         0.7865355513199089,
     ]
-    assert [c["n"] for c in space] == [6, 6, 6, 6, 1, 1]
+    assert [c["k"] for c in space] == [1, 2, 1, 2, 5, 4]
     assert [c["c"] for c in space] == [10, 20, 10, 30, 20, 20]
 
 
 @pytest.mark.parametrize("make", DRAWS.values(), ids=DRAWS)
 def test_draws_have_the_distributions_they_claim(make):
-    axes = {"u": uniform(-1, 3), "v": log_uniform(1e-5, 1e-1), "n": integers(1, 6), "c": [0.1, 0.2, 0.3, 0.4]}
+    axes = {"u": uniform(-1, 3), "v": log_uniform(1e-5, 1e-1), "k": integers(1, 6), "c": [0.1, 0.2, 0.3, 0.4]}
     space = make(axes, 4096)
     columns = {name: np.array([c[name] for c in space]) for name in axes}
     assert stats.kstest(columns["u"], stats.uniform(-1, 4).cdf).pvalue > 1e-3
     assert stats.kstest(columns["v"], stats.loguniform(1e-5, 1e-1).cdf).pvalue > 1e-3
-    for name, kinds in (("n", range(1, 7)), ("c", axes["c"])):
+    for name, kinds in (("k", range(1, 7)), ("c", axes["c"])):
         counts = [int((columns[name] == kind).sum()) for kind in kinds]
         assert sum(counts) == 4096
         assert stats.chisquare(counts).pvalue > 1e-3
@@ -465,7 +465,7 @@ def test_draws_have_the_distributions_they_claim(make):
 
 
 def test_integers_are_inclusive_and_stay_inside():
-    assert {c["n"] for c in random_draws({"n": integers(5, 6)}, 50)} == {5, 6}
+    assert {c["k"] for c in random_draws({"k": integers(5, 6)}, 50)} == {5, 6}
     wide = integers(-(2**31), 2**31 - 1)
     assert (wide.at(0.0), wide.at(1 - 2**-53)) == (-(2**31), 2**31 - 1)
     for n in range(2, 200):
