@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "activations", "checkpoint", "data", "gradients", "initializers", "layers", "losses", "metrics", "networks",
-    "outcomes", "sweeps", "testing", "training",
+    "activations", "checkpoint", "data", "gradients", "heads", "initializers", "layers", "losses", "metrics",
+    "networks", "outcomes", "sweeps", "testing", "training",
 )  # fmt: skip
 _HOMES = {
     "data": ("Data",),
     "gradients": ("backprop", "loss_and_grad", "penalized"),
     "layers": (
-        "Layer", "dense", "dropout", "identity", "relu", "serial", "sigmoid", "softmax", "softplus", "tanh",
+        "Layer", "Sequence", "average_pool", "batch_norm", "branch", "conv", "dense", "dropout", "embedding",
+        "flatten", "gelu", "global_average_pool", "gru", "identity", "layer_norm", "leaky_relu", "lstm", "max_pool",
+        "maxout", "relu", "repeat", "residual", "rnn", "serial", "sigmoid", "silu", "softmax", "softplus", "tanh",
     ),
     "networks": ("mlp",),
     "sweeps": (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from jaxnet import checkpoint as checkpoint
     from jaxnet import data as data
     from jaxnet import gradients as gradients
+    from jaxnet import heads as heads
     from jaxnet import initializers as initializers
     from jaxnet import layers as layers
     from jaxnet import losses as losses
@@ -67,15 +70,34 @@ if TYPE_CHECKING:
     from jaxnet.gradients import loss_and_grad as loss_and_grad
     from jaxnet.gradients import penalized as penalized
     from jaxnet.layers import Layer as Layer
+    from jaxnet.layers import Sequence as Sequence
+    from jaxnet.layers import average_pool as average_pool
+    from jaxnet.layers import batch_norm as batch_norm
+    from jaxnet.layers import branch as branch
+    from jaxnet.layers import conv as conv
     from jaxnet.layers import dropout as dropout
+    from jaxnet.layers import flatten as flatten
+    from jaxnet.layers import gelu as gelu
+    from jaxnet.layers import global_average_pool as global_average_pool
+    from jaxnet.layers import gru as gru
     from jaxnet.layers import identity as identity
+    from jaxnet.layers import layer_norm as layer_norm
+    from jaxnet.layers import leaky_relu as leaky_relu
+    from jaxnet.layers import lstm as lstm
+    from jaxnet.layers import max_pool as max_pool
+    from jaxnet.layers import maxout as maxout
     from jaxnet.layers import relu as relu
+    from jaxnet.layers import repeat as repeat
+    from jaxnet.layers import residual as residual
+    from jaxnet.layers import rnn as rnn
     from jaxnet.layers import serial as serial
     from jaxnet.layers import sigmoid as sigmoid
+    from jaxnet.layers import silu as silu
     from jaxnet.layers import softmax as softmax
     from jaxnet.layers import softplus as softplus
     from jaxnet.layers import tanh as tanh
     from jaxnet.layers.dense import dense as dense
+    from jaxnet.layers.embedding import embedding as embedding
     from jaxnet.networks import mlp as mlp
     from jaxnet.sweeps import Space as Space
     from jaxnet.sweeps import Study as Study

@@ -42,6 +42,12 @@ def _weights(values, weight):
     return w.reshape(-1, *[1] * (values.ndim - 1)), jnp.where(total == 0, jnp.ones_like(total), total)
 
 
+def _shared(dy, weight):
+    """Each example's share of the weights times its gradient."""
+    w, total = _weights(dy, weight)
+    return dy * (w / total)
+
+
 def _per_example_loss(loss: Loss, output, target):
     values = loss.value(output, target)
     if values.ndim != 1:
@@ -111,11 +117,8 @@ def backprop(net: Layer, loss: "Loss | Callable") -> GradientFunction:
         output, new_state = net.apply(params, state, x, key=key, train=train)
         values = _per_example_loss(loss, output, y)
         dy = loss_gradient(output, y)
-        if weight:
-            w, total = _weights(dy, *weight)
-            dy = dy * (w / total)
-        else:
-            dy = dy / values.shape[0]
+        count = values.shape[0]
+        dy = jax.tree.map(lambda d: _shared(d, *weight) if weight else d / count, dy)
         _, grads = net_backward(params, state, x, dy, key=key, train=train)
         return (weighted_mean(values, *weight), new_state), grads
 
