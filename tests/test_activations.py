@@ -80,11 +80,11 @@ TABLE = {
             1.954597694087776,
             1e4,
         ],
-        [0.0, -0.08609925597124184, 0.5 - 2 * EPS * DENSITY, 0.5, 0.5 + 2 * EPS * DENSITY, 1.0860992559712418, 1.0],
+        [0.0, -0.08609925662361828, 0.5 - 2 * EPS * DENSITY, 0.5, 0.5 + 2 * EPS * DENSITY, 1.0860992566236183, 1.0],
     ),
     "softsign": (
         [-1e4 / 10001, -2 / 3, -EPS + EPS**2, 0.0, EPS - EPS**2, 2 / 3, 1e4 / 10001],
-        [10001.0**-2, 1 / 9, 1 - 2 * EPS, 1.0, 1 - 2 * EPS, 1 / 9, 10001.0**-2],
+        [10001.0**-2, 1 / 9, 1 - 2 * EPS + 3 * EPS**2, 1.0, 1 - 2 * EPS + 3 * EPS**2, 1 / 9, 10001.0**-2],
     ),
     "cosine": (
         [
@@ -239,13 +239,13 @@ def test_jax_itself_has_another_slope_of_the_absolute_value_at_zero():
     ("slope", "name"), [(0.0, "relu"), (1.0, "identity"), (-1.0, "absolute"), (0.01, "leaky_relu")]
 )
 def test_rectifiers_of_other_slopes_are_known_units(slope, name):
-    x, dy = np.random.default_rng(0).normal(0, 3, (2, 40)).astype(np.float32)
+    x, dy = np.random.default_rng(0).normal(0, 3, (2, 40)).astype(jnp.result_type(float))
     got, want = both(activations.rectifier(slope), x, dy), both(activations.named[name], x, dy)
     jax.tree.map(np.testing.assert_array_equal, got, want)
     traced = jax.jit(lambda a: activations.rectifier(a)(x))(slope)
     near(traced, np.maximum(x, 0) + slope * np.minimum(x, np.float64(0)))
     at_zero = both(activations.rectifier(slope), jnp.zeros(1), jnp.ones(1))
-    assert [float(a[0]) for a in at_zero] == [0, np.float32(slope), np.float32(slope)] or TOLERANCE == 1e-12
+    assert [float(a[0]) for a in at_zero] == [0, *[float(jnp.asarray(slope, float))] * 2]
 
 
 @pytest.mark.source("M-3a")
@@ -314,6 +314,8 @@ def test_values_and_gradients_are_those_of_torch(name):
     got, by_hand, by_autodiff = both(activations.named[name], jnp.asarray(x, float), jnp.asarray(dy, float))
     bound = 1e-10 if jax.config.jax_enable_x64 else 1e-5
     np.testing.assert_allclose(got, y.detach(), rtol=bound, atol=bound)
+    if name == "hard_sigmoid":
+        bound = max(bound, 1e-7)  # torch rounds ⅙ to float32
     np.testing.assert_allclose(by_hand, t.grad, rtol=bound, atol=bound)
     np.testing.assert_allclose(by_autodiff, t.grad, rtol=bound, atol=bound)
 

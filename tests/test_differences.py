@@ -13,12 +13,18 @@ import jaxnet as jn
 pytestmark = pytest.mark.numerical
 
 
+KINKS = {
+    "relu": (0,), "leaky_relu": (0,), "absolute": (0,), "elu": (0,), "selu": (0,), "softsign": (0,),
+    "hard_tanh": (-1, 1), "hard_sigmoid": (-3, 3),
+}  # fmt: skip
+
+
 def pre_activation_signs(case, params):
-    """The signs of what enters each ReLU: constant where finite differences may be trusted."""
+    """The side of each kink that what enters a unit is on: constant where finite differences may be trusted."""
     x, signs = case.batch[0], []
     for name, part in zip(jn.layers.combinators.names(case.parts), case.parts, strict=True):
-        if part.name == "relu":
-            signs.append(jnp.sign(x).ravel())
+        for kink in KINKS.get(part.name, ()):
+            signs.append(jnp.sign(x - kink).ravel())
         x, _ = part.apply(params.get(name, {}), {}, x)
     return jnp.concatenate(signs) if signs else jnp.zeros(0)
 

@@ -67,7 +67,7 @@ def test_rectified_linear_units_by_default():
 def test_hidden_weights_start_as_he_for_rectifiers_else_as_glorot(name):
     params, _ = jn.mlp([300, 200], activation=name).init(KEY, (100,))
     hidden, last = np.asarray(params["dense_0"]["w"]), np.asarray(params["dense_1"]["w"])
-    if name in ("relu", "softplus"):
+    if name in ("relu", "softplus", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh"):
         assert abs(hidden.var() / (2 / 100) - 1) < 0.05
         assert np.abs(hidden).max() > (6 / 400) ** 0.5  # normal, not uniform
     else:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawing import LOSSES, case_of, cases, examples, roads
+from drawing import ACTIVATIONS, LOSSES, case_of, cases, examples, roads
 from hypothesis import given
 from mutants import defects, reference
 
@@ -29,7 +29,7 @@ def test_backprop_equals_automatic_differentiation(case):
 @pytest.mark.parametrize("loss_name", LOSSES)
 def test_backprop_under_strict_dtypes_and_ranks(loss_name):
     outputs = 3
-    hidden = [part for name in jn.activations.named for part in (layers.dense(4), layers.activation(name))]
+    hidden = [part for name in ACTIVATIONS for part in (layers.dense(4), layers.activation(name))]
     parts = (*hidden, layers.dropout(0.25), layers.dense(outputs))
     case = case_of(parts, loss_name, 5, outputs, 6, np.random.default_rng(0), "random")
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

@@ -51,7 +51,7 @@ NAME = Key(None, lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*", v),
 
 PROGRAM = {
     "hidden": _listed([32], _whole(None, 1), "units of the hidden layers, such as [64, 32]", least=0),
-    "activation": _one_of("relu", *activations.named),
+    "activation": _one_of("relu", *(name for name, f in activations.named.items() if f.differentiable)),
     "dropout": _number(0.0, lambda v: 0 <= v < 1, "a number from 0 up to 1, without 1"),
     "optimizer": _one_of("adamw", "adam", "adamw", "sgd", "momentum", "nesterov", "rmsprop"),
     "lr": _number(1e-3, lambda v: v > 0, "a number above 0"),
