@@ -7,7 +7,8 @@ Digits, 5 folds × 64 configurations (16 learning rates × 4 weight decays) × 3
 scikit-learn an eighth of the grid is run and scaled up, the start of its worker processes counted once. Both have the
 same folds; the score is the best configuration's mean accuracy over folds and seeds, at the last epoch for both.
 
-RESULT
+Result (2 cores): jaxnet 20.5 s, best mean accuracy 0.9748; scikit-learn 171 s, 0.9724; ratio 8.4. Of the 20 s 15 are
+compiling: the folds have two sizes, so two programs, each compiled for two devices, and XLA compiles one at a time.
 """
 
 import os

@@ -7,7 +7,22 @@ epoch and its own learning rate, Adam, no validation. jaxnet runs them as a stud
 refilled when its member has finished, results taken to the host; compiled before the clock starts, as for the others.
 All take turns in one process, ABAB…; a ratio is the median over the rounds of (contender / jaxnet in that round).
 
-RESULT
+Result (2 cores, jax 0.10.2, torch 2.13.0; × how long jaxnet takes). What is left of a member-step of 64-32-10 on one
+device, 12.5 µs: 7.1 in the five matrix products (of which the two by the weights, whose layout XLA hands to another
+library, 4.1), 1.2 in Adam, 0.6 in gathering and shuffling, the rest in some thirty small operations and their starting.
+
+                                 64-32-10   784-128-64-10     2-16-2
+    jaxnet, µs                       6.78             404       1.16
+    share of the matmul peak         24 %            66 %        1 %
+    plain vmap                       2.12            1.43       1.77
+    torch.func, 1 thread             2.76            2.92       2.96
+    torch.func, 2 threads            2.24            1.74      (16.7)
+    torch.func compiled, 1 thread    1.59            2.09       1.30
+    torch.func compiled, 2 threads   1.00            1.30       2.45
+    torch loop, 1 thread               42             3.5        238
+    scikit-learn                       28             3.2        170
+
+jaxnet's mean losses differ by up to 8 %, since its networks start from its own initialization.
 """
 
 import os

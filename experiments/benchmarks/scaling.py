@@ -7,7 +7,16 @@ is compared takes turns in one process, medians over the rounds. The floor drawn
 memory allow, both measured in the same run: FLOPs of the matrix products / matmul peak + bytes of parameters,
 gradients, optimizer state and batch, each touched as often as the step must / bandwidth.
 
-RESULT
+Result (2 cores, not always quiet; matmul peak 216 GFLOP/s, memory 35 GB/s), µs per member-step:
+
+    members       16   7.4 · 64   7.5 · 256   6.6 · 1,024   7.8 · 10,000   within 15 % of each other in one run
+    width          1  11.5 · 2   9.6 · 4   8.9 · 8   7.5 · 16   7.9 · 32   7.2 · 64   6.9 · 128   6.9
+    batch          4   3.6 · 16   5.1 · 32   8.2 · 64  15.6 · 128  28.3 · 352  79.6
+    floor at batch 32  4.8
+
+Early leaving: 7,329 own epochs of 15,360, at 1.05 times the cost of as many epochs without leaving. Store: the thread
+that writes takes 1 to 2 % of the study's seconds, beside the computing ones; the difference of whole runs was lost in
+the noise. Memory, planned and by XLA's analysis: 2.2 and 2.3 MB, 96 and 97 MB, 157 and 152 MB.
 """
 
 import argparse

@@ -1,30 +1,30 @@
-"""`jaxnet demo`: the gradients proven, one network trained, 64 networks trained at once, and a page that shows it.
+"""`jaxnet demo`: the gradients proven, one network trained, then a study of 1,000 runs, and a page that shows it.
 
 Real digits, real runs, every number measured while you watch. The test set is looked at once, by the one network.
 """
 
-import importlib.metadata
 import os
-import platform
 import statistics
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import jaxnet as jn
-from jaxnet.cli import proof
+from jaxnet.cli import info, proof
 from jaxnet.cli.interrupts import check, deferred
 from jaxnet.cli.judge import confusion_table
 from jaxnet.cli.progress import progress
+from jaxnet.sweeps.progress import Progress, shown
 
 EPOCHS, BATCH = 40, 32
 UNITS, DROPOUT, DECAY, PEAK = [256, 128, 10], 0.3, 1e-2, 3e-3  # the one network
-RATES, SEEDS, SMALL, SMALL_EPOCHS = np.geomspace(1e-3, 30.0, 16), 4, [32, 10], 30  # the population
+RATES = [1e-4, 3e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]  # the study: from tame to diverging
+DECAYS = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+SEEDS, SMALL, SMALL_EPOCHS, SMALL_PATIENCE = 10, [32, 10], 25, 5
 
 
 def demo(out: Path, seed: int) -> None:
@@ -34,6 +34,7 @@ def demo(out: Path, seed: int) -> None:
         FileNotFoundError: the folder of `out` doesn't exist; ImportError: matplotlib is missing.
     """
     from jaxnet.report import DemoResults, Mistake, ProofRow, write_demo
+    from jaxnet.report.study import study_in_words
 
     began = time.perf_counter()
     out = Path(out)
@@ -60,9 +61,16 @@ def demo(out: Path, seed: int) -> None:
         print(f"test accuracy {scores['accuracy']:.2%} on {len(test[1])} digits it had never seen\n")
         print(confusion_table(confusion.tolist(), [str(k) for k in range(10)]) + "\n")
 
-        accuracies, seconds = many_networks(data, seed)
         rows = proof.finished(proving)
-    show_proof(rows)
+        show_proof(rows)
+        check()
+
+        study, took, together = many_networks(data, seed)
+        alone = one_of_them(study, data, seed)
+    print(study_in_words(study))
+    left = 1 - study.values["epochs_run"].mean() / SMALL_EPOCHS
+    print(f"{took:.1f} s, compiling included; {left:.0%} of the epochs were never run: stopped early, or diverged")
+    print(f"an epoch of one network takes {alone * 1e3:.2f} ms alone, {together * 1e3:.2f} ms in the study\n")
 
     sure = np.asarray(jax.nn.softmax(logits)).max(axis=1)
     wrong = np.flatnonzero(predicted != test[1])
@@ -70,21 +78,21 @@ def demo(out: Path, seed: int) -> None:
         out,
         DemoResults(
             proof=[ProofRow(r["layer"], r["leaf"], tuple(r["shape"]), r["error"], r["bound"]) for r in rows],
+            study=study,
             history={name: np.asarray(values) for name, values in fitted.history.items()},
             best_epoch=int(fitted.best_epoch),
             outcome=outcome,
             test_accuracy=scores["accuracy"],
             test_count=len(test[1]),
-            rates=RATES,
-            accuracies=accuracies,
             confusion=confusion,
             mistakes=[
                 Mistake(test[0][i].reshape(8, 8), int(test[1][i]), int(predicted[i]), float(sure[i])) for i in wrong
             ],
-            seconds=seconds | {"from command to this page": time.perf_counter() - began},
+            alone=alone,
+            together=together,
+            seconds={"study": took, "from command to this page": time.perf_counter() - began},
             settings=settings(seed, data, test),
             versions=versions(),
-            scored_on="validation",
         ),
     )
     print(f"report: {out} ({out.stat().st_size / 1000:.0f} kB), {time.perf_counter() - began:.1f} s in all")
@@ -102,67 +110,50 @@ def one_network(data: jn.Data, seed: int):
     return net, fitted
 
 
-def small_run(key, rate, data):
-    """One member: the same `fit`, its rate an argument. Returns its validation accuracy, NaN if it diverged."""
-    optimizer = optax.sgd(rate, momentum=0.9)
-    program = jn.program(jn.mlp(SMALL), jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH)
-    fitted = jn.fit(key, program, data, epochs=SMALL_EPOCHS)
-    accuracy = fitted.metrics["valid_accuracy"]
-    return jnp.where(fitted.outcome == jn.outcomes.DIVERGED, jnp.nan, accuracy)
+def small(hp) -> jn.Program:
+    """A member of the study: its learning rate and weight decay are inputs of the one compiled program."""
+    optimizer = optax.adamw(hp["lr"], weight_decay=hp["decay"])
+    loss = jn.losses.softmax_cross_entropy
+    return jn.program(jn.mlp(SMALL), loss, optimizer, batch_size=BATCH, patience=SMALL_PATIENCE)
 
 
-def many_networks(data: jn.Data, seed: int):
-    """16 learning rates × 4 seeds by `vmap`, a share on each device, and one of them alone.
+def many_networks(data: jn.Data, seed: int) -> tuple[jn.Study, float, float]:
+    """10 learning rates × 10 weight decays × 10 seeds.
 
-    Returns accuracies (rates, seeds) and seconds by label.
+    Returns the study, its seconds, and those of one network's epoch after compiling.
     """
-    devices = jax.local_devices()
-    keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(seed), s))(jnp.arange(SEEDS))
-    rates = jnp.asarray(RATES, jnp.result_type(float))
-    count = len(RATES) * SEEDS
-    members = jnp.tile(keys, len(RATES)), jnp.repeat(rates, SEEDS)
-    shares = [
-        jax.device_put(
-            (*(a[i * count // len(devices) : (i + 1) * count // len(devices)] for a in members), data), device
-        )
-        for i, device in enumerate(devices)
-    ]
-    one = jax.device_put((keys[0], rates[len(RATES) // 2], data), devices[0])
-    alone, population = jax.jit(small_run), jax.jit(jax.vmap(small_run, in_axes=(0, 0, None)))
+    print(f"a study: 64-{'-'.join(map(str, SMALL))}, AdamW, at most {SMALL_EPOCHS} epochs", flush=True)
+    compiling, began = 0.0, time.perf_counter()
+    with shown(sys.stdout) as show:
 
-    with ThreadPoolExecutor(len(devices)) as pool:  # a thread feeds each device
+        def report(progress: Progress) -> None:
+            nonlocal compiling
+            compiling = compiling if progress.done else progress.seconds
+            show(progress)
+            check()
 
-        def together():
-            return np.concatenate(list(pool.map(lambda share: np.asarray(population(*share)), shares)))
+        study = jn.sweep(
+            small, {"lr": RATES, "decay": DECAYS}, data=data, epochs=SMALL_EPOCHS, seeds=SEEDS, study_seed=seed,
+            rank_by="valid_accuracy", report=report,
+        )  # fmt: skip
+    took = time.perf_counter() - began
+    return study, took, (took - compiling) / study.values["epochs_run"].sum()
 
-        compiling = timed(lambda: (alone(*one), together()))[1]
+
+def one_of_them(study: jn.Study, data: jn.Data, seed: int) -> float:
+    """The seconds of an epoch of the study's best member by itself, compiled before."""
+    best = study.best("valid_accuracy")
+    key = jax.random.fold_in(jax.random.key(seed), best.seed)
+    hp = {name: np.float32(value) for name, value in best.configuration.items()}
+    alone = jax.jit(lambda key, hp, data: jn.fit(key, small(hp), data, epochs=SMALL_EPOCHS))
+    fitted = jax.block_until_ready(alone(key, hp, data))
+    runs = []
+    for _ in range(5):
         check()
-        one_seconds = statistics.median(timed(alone, *one)[1] for _ in range(5))
-        runs = [timed(together) for _ in range(3)]
-    accuracies = runs[0][0].reshape(len(RATES), SEEDS)
-    each_seconds = statistics.median(seconds for _, seconds in runs) / count
-
-    best = int(np.argmax(np.nan_to_num(accuracies).mean(axis=1)))
-    diverged = int(np.isnan(accuracies).sum())
-    print(
-        f"{count} networks at once: {len(RATES)} rates × {SEEDS} seeds, {SMALL_EPOCHS} epochs, by vmap of fit\n"
-        f"  one alone {one_seconds * 1e3:.1f} ms, in the population {each_seconds * 1e3:.1f} ms per network "
-        f"(devices: {len(devices)}); first calls, which compile, {compiling:.1f} s\n"
-        f"  best learning rate {RATES[best]:.2g}: validation accuracy {accuracies[best].mean():.2%}; "
-        f"{diverged} of {count} diverged\n"
-    )
-    return accuracies, {
-        "one network alone": one_seconds,
-        f"{count} networks at once, per network": each_seconds,
-        "first calls of both, which compile": compiling,
-    }
-
-
-def timed(function, *args):
-    """(result, seconds) of one call, waited for."""
-    began = time.perf_counter()
-    result = jax.block_until_ready(function(*args))
-    return result, time.perf_counter() - began
+        began = time.perf_counter()
+        jax.block_until_ready(alone(key, hp, data))
+        runs.append(time.perf_counter() - began)
+    return statistics.median(runs) / int(fitted.epochs_run)
 
 
 def show_proof(rows: list[dict]) -> None:
@@ -182,19 +173,13 @@ def settings(seed: int, data: jn.Data, test) -> dict[str, str]:
         "network": f"64-{'-'.join(map(str, UNITS))}, relu, dropout {DROPOUT}",
         "optimizer": f"AdamW, learning rate {PEAK} falling by a cosine, weight decay {DECAY}",
         "run": f"batches of {BATCH}, at most {EPOCHS} epochs, patience 15",
-        "population": f"64-{'-'.join(map(str, SMALL))}, relu, SGD with momentum 0.9, {SMALL_EPOCHS} epochs, "
-        f"{len(RATES)} learning rates × {SEEDS} seeds",
+        "study": f"64-{'-'.join(map(str, SMALL))}, relu, AdamW; at most {SMALL_EPOCHS} epochs, "
+        f"patience {SMALL_PATIENCE}; {len(RATES)} learning rates × {len(DECAYS)} weight decays × {SEEDS} seeds",
         "seed": str(seed),
     }
 
 
 def versions() -> dict[str, str]:
     """The versions that decide the numbers."""
-    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy", "scikit-learn")}
     device = jax.devices()[0]
-    return {
-        "jaxnet": jn.__version__,
-        **packages,
-        "python": platform.python_version(),
-        "device": f"{device.device_kind} ({jax.default_backend()}, {jax.local_device_count()})",
-    }
+    return info.versions() | {"device": f"{device.device_kind} ({jax.default_backend()}, {jax.local_device_count()})"}

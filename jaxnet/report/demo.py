@@ -5,16 +5,35 @@ gradient beyond its bound, a diverged run or an empty list is written out as suc
 bytes; the file appears whole or not at all.
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
-from jaxnet.report import figures
-from jaxnet.report.pieces import SPACE, count, duration, escape, panel, percent, scientific, section, spread, table
+from jaxnet import checkpoint, outcomes
+from jaxnet.report import charts, figures
+from jaxnet.report.findings import Findings, findings_of
+from jaxnet.report.levels import levels, said
+from jaxnet.report.pieces import (
+    SPACE,
+    cards,
+    count,
+    document,
+    duration,
+    escape,
+    panel,
+    percent,
+    scientific,
+    section,
+    spread,
+    table,
+)
+from jaxnet.report.studytables import best_table
+from jaxnet.sweeps.study import Study
 
+ACCURACY = "valid_accuracy"  # by which the study is judged
+BINS = 8  # of values that hardly repeat
 LARGEST = 40  # mistakes shown
 
 
@@ -45,100 +64,130 @@ class Mistake:
 
 @dataclass(frozen=True)
 class DemoResults:
-    """All that the page shows. Lists and arrays may be empty; NaN in `accuracies` means diverged.
+    """All that the page shows. Lists, arrays and dicts may be empty, numbers NaN where they weren't measured.
 
-    `history` has `train_loss`, `valid_loss` and `valid_accuracy`, NaN beyond the end; epochs count from 1.
-    `accuracies` is (rates, seeds). `seconds` is shown label by label; the page's third number compares the
-    first label that contains "alone" with the first that contains "per network".
-    `scored_on` says what `accuracies` were measured on ("validation", "test"); left empty, so is the page.
+    `study` is over `lr` and `decay`, judged by its validation accuracy; None where there was none.
+    `history` is the one network's: `train_loss`, `valid_loss` and `valid_accuracy`, NaN beyond the end; epochs count
+    from 1. `alone` and `together` are the seconds of an epoch of one network by itself and in the study, both
+    compiled before; `seconds` is shown label by label, that of "study" in the lead too.
     """
 
     proof: list[ProofRow]
+    study: Study | None
     history: dict[str, np.ndarray]
     best_epoch: int
     outcome: str
     test_accuracy: float
     test_count: int
-    rates: np.ndarray
-    accuracies: np.ndarray
     confusion: np.ndarray
     mistakes: list[Mistake]
+    alone: float
+    together: float
     seconds: dict[str, float]
     settings: dict[str, str]
     versions: dict[str, str]
-    scored_on: str = ""
 
 
 def write_demo(path: str | os.PathLike[str], results: DemoResults) -> None:
     """Write the report of `results` to `path`, whose folder must exist; an older file is replaced at once."""
-    path = Path(path)
-    text = page(results)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    checkpoint.write_whole(path, page(results).encode())
 
 
 def page(results: DemoResults) -> str:
     """The whole page as HTML text."""
-    look = files("jaxnet.report").joinpath("style.css").read_text(encoding="utf-8")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    parts = [header, proof, learning, rates, errors, details]
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>jaxnet demo: {count(trained(results), 'network')}</title>",
-            f"<style>\n{look}</style>\n</head>\n<body>",
-            *(part(results) for part in parts),
-            "</body>\n</html>\n",
-        ]
-    )
+    parts = [header, proof, learning, errors, best, details]
+    title = f"jaxnet demo: {count(trained(results), 'network')}"
+    return document(title, (part(results) for part in parts))
 
 
 # Sections: each takes the results and returns HTML.
 
 
 def header(r: DemoResults) -> str:
-    """The claim and the four numbers."""
+    """The claim, the picture of the study, and the four numbers."""
     bad = sum(not row.holds for row in r.proof)
     checked = "no gradient checked" if not r.proof else "every gradient checked"
     checked = f"{bad} of {count(len(r.proof), 'gradient')} beyond the bound" if bad else checked
-    tested = r.test_count > 0 and np.isfinite(r.test_accuracy)
-    right = round(r.test_accuracy * r.test_count) if tested else 0
-    low, high = figures.wilson_interval(right, r.test_count)
-    test = f"of {count(r.test_count, 'test digit')}<br>95{SPACE}% interval {spread(low, high)}"
-    worst = max((row.max_error for row in r.proof), key=lambda v: (np.isnan(v), v), default=np.nan)
-    proof = "hand-written backward against <code>jax.grad</code>, " + count(len(r.proof), "array")
-    alone = next((v for k, v in r.seconds.items() if "alone" in k), np.nan)
-    together = next((v for k, v in r.seconds.items() if "per network" in k), np.nan)
-    ratio = alone / together if together > 0 else np.nan
-    faster = f"{ratio:.1f}{SPACE}×" if np.isfinite(ratio) else "–"
-    speed = f"{duration(alone)} for one network alone,<br>{duration(together)} for each of many at once"
-    study = "the one shown below" if r.history else "none"
-    if r.accuracies.size:
-        many, each = r.accuracies.shape
-        study = f"{count(many, 'learning rate')} × {count(each, 'seed')}" + f", and {study}" * bool(r.history)
-    cards = [
-        ("Test accuracy", tested, percent(r.test_accuracy), test),
-        ("Worst gradient error", r.proof, scientific(worst), proof),
-        ("Speed per network", np.isfinite(ratio), faster, speed),
-        ("Networks trained", True, f"{trained(r):,}", study),
-    ]
-    tiles = ""
-    for title, there, number, note in cards:
-        number, note = (number, note) if there else ("–", "not measured")
-        tiles += f"<div><dt>{title}</dt><dd><strong>{number}</strong><span>{note}</span></dd></div>\n"
+    study = ", so a study is its <code>vmap</code>."
+    if r.study and (done := int(r.study.finished.sum())):
+        took = f" in {duration(r.seconds['study'])}, compiling included" if "study" in r.seconds else ""
+        study = f"{study[:-1]}: {count(done, 'run')}{took}."
+    found = settled(r.study)
     return f"""<header>
 <p class="mark"><b>jaxnet</b> <code>jaxnet demo</code></p>
 <h1>{count(trained(r), "network")} trained, {checked}.</h1>
-<p class="lead">A training run is a pure function, so a study is its <code>vmap</code>.
+<p class="lead">A training run is a pure function{study}
 Every number on this page was measured by the run that wrote it.</p>
-<dl class="cards">\n{tiles}</dl>\n</header>\n<main>"""
+<div class="panels">\n{landscape(found)}</div>
+{numbers(r, found)}\n</header>\n<main>"""
+
+
+def settled(study: Study | None) -> Findings | None:
+    """The study without its diverged members; None where nothing has finished."""
+    if study is None or not study.finished.any():
+        return None
+    name = f"metrics/{ACCURACY}"
+    values = np.where(study.values["outcome"] == outcomes.DIVERGED, np.nan, study.values[name])
+    return findings_of(dataclasses.replace(study, values=study.values | {name: values}), ACCURACY)
+
+
+def landscape(f: Findings | None) -> str:
+    """The study as a heat map, and the row of its best configuration as a curve."""
+    if f is None or not len(f.order):
+        why = "No study was run." if f is None else f"All {count(int(f.lost.sum()), 'run')} diverged."
+        return f"<p>{why}</p>\n"
+    study, lost, done = f.study, int(f.lost.sum()), int(f.study.finished.sum())
+    columns, rows = (levels(f.space, name, BINS) for name in ("lr", "decay"))
+    keys = '<span class="key depth">deeper is better</span>'
+    keys += ' <span class="key cross">diverged</span>' if lost else ""
+    epochs = study.values[f"history/{ACCURACY}"].shape[1]
+    saved = 1 - study.values["epochs_run"][study.finished].mean() / epochs
+    note = f"{lost:,} of {done:,} runs diverged and were frozen, others left when they stopped improving: "
+    note += f"{percent(saved, 0)} of the epochs were never run."
+    product = study.columns["lr"] * study.columns["decay"]
+    if lost and product[f.lost].min() > 2 >= product[study.finished & ~f.lost].max(initial=0):
+        note += " They diverged exactly where <code>lr</code> × <code>decay</code> > 2: there decay makes weights grow."
+    panels = panel("Mean validation accuracy, %", charts.heat_map(f, columns, rows), keys, f"<p>{note}</p>")
+
+    best = int(f.order[0])
+    decay, row = f.space.configurations[best]["decay"], rows.group == rows.group[best]
+    rates = np.array([f.space.configurations[c]["lr"] for c in np.flatnonzero(row)])
+    seeds = [f.values[study.plan.configuration == c] for c in np.flatnonzero(row)]
+    others = [f.mean[rows.group == g][np.argsort(columns.group[rows.group == g])] for g in range(len(rows.labels))]
+    top = f"{percent(f.mean[best])} at {f.told(best)}"
+    label = f"Validation accuracy against learning rate at decay {said(decay)}; highest mean {top}"
+    drawn = figures.rate_curve("rates", label, rates, np.stack(seeds), np.stack(others))
+    keys = '<span class="key">mean</span> <span class="key dot">one seed</span> '
+    keys += f'<span class="key band">95{SPACE}% interval</span> ' if f.n[best] > 1 else ""
+    keys += '<span class="key thin">other decays</span>'
+    note = f"<p>At <code>decay</code> = {said(decay)}, the best on average. The scale is logarithmic in the error.</p>"
+    return panels + panel("Validation accuracy", drawn, keys, note)
+
+
+def numbers(r: DemoResults, f: Findings | None) -> str:
+    """Four numbers in large: the study's best, its speed, the worst gradient, the test set."""
+    there, best, mean = f is not None and len(f.order) > 0, "", np.nan
+    if f is not None and there:
+        c = int(f.order[0])
+        mean, best = f.mean[c], f"validation accuracy, mean of {count(int(f.n[c]), 'seed')}"
+        best += f"<br>95{SPACE}% interval {spread(f.low[c], f.high[c])}" if f.n[c] > 1 else ""
+    ratio = r.alone / r.together if r.together > 0 else np.nan
+    faster = f"{ratio:.1f}{SPACE}×" if np.isfinite(ratio) else ""
+    speed = f"an epoch takes {duration(r.alone)} alone,<br>{duration(r.together)} in the study"
+    worst = max((row.max_error for row in r.proof), key=lambda v: (np.isnan(v), v), default=np.nan)
+    proof = f"hand-written backward against<br><code>jax.grad</code>, {count(len(r.proof), 'array')}"
+    tested = r.test_count > 0 and np.isfinite(r.test_accuracy)
+    low, high = figures.wilson_interval(round(r.test_accuracy * r.test_count) if tested else 0, r.test_count)
+    test = f"of {count(r.test_count, 'test digit')}, the one network<br>95{SPACE}% interval {spread(low, high)}"
+    tiles = [
+        ("Best of the study", there, percent(mean), best),
+        ("Speed per network", np.isfinite(ratio), faster, speed),
+        ("Worst gradient error", r.proof, scientific(worst), proof),
+        ("Test accuracy", tested, percent(r.test_accuracy), test),
+    ]
+    return cards(
+        (title, number, note) if there else (title, "–", "not measured") for title, there, number, note in tiles
+    )
 
 
 def proof(r: DemoResults) -> str:
@@ -186,32 +235,6 @@ def learning(r: DemoResults) -> str:
     return section("One network learns", escape(r.outcome), empty + "".join(panels))
 
 
-def rates(r: DemoResults) -> str:
-    """Accuracy against learning rate."""
-    there = np.isfinite(r.accuracies)
-    lost = r.accuracies.size - int(there.sum())
-    if not there.any():
-        why = f"All {lost} networks diverged." if lost else "No learning rates were compared."
-        return section("Many networks at once", "", f"<p>{why}</p>")
-    n, (mean, low, high) = there.sum(1), figures.confidence_band(r.accuracies)
-    best = int(np.nanargmax(mean))
-    on = f" {escape(r.scored_on)}" if r.scored_on else ""
-    shape = f"{count(len(r.rates), 'learning rate')}, {count(r.accuracies.shape[1], 'seed')} each"
-    top = f"{percent(mean[best])} at {r.rates[best]:.3g}"
-    lead = f"{shape}. The highest mean{on} accuracy is {top}."
-    told = f"{lost} of {r.accuracies.size} diverged" + (" (crosses), left out of the means." if lost else ".")
-    keys = '<span class="key">mean</span> <span class="key dot">one seed</span> '
-    keys += f'<span class="key band">95{SPACE}% interval of the mean</span>' if (n > 1).any() else ""
-    label = f"Accuracy against learning rate; highest mean {top}; {told}"
-    drawn = figures.rate_curve("rates", label, r.rates, r.accuracies)
-    rows = [[f"{r.rates[i]:.3g}", percent(mean[i]), spread(low[i], high[i]), str(n[i])] for i in np.argsort(r.rates)]
-    head = ["Learning rate", "Mean", f"95{SPACE}% interval", "Seeds"]
-    note = f"<p>{told} Intervals are Student’s t over seeds.</p>"
-    panels = panel("Accuracy by learning rate", drawn, keys, note)
-    panels += panel("The numbers", table("Accuracy by learning rate", head, rows, 1))
-    return section("Many networks at once", lead, panels)
-
-
 def errors(r: DemoResults) -> str:
     """The confusion matrix and the mistakes."""
     right, total = int(np.trace(r.confusion)) if r.confusion.size else 0, int(r.confusion.sum())
@@ -234,6 +257,15 @@ def errors(r: DemoResults) -> str:
     return section("What it gets wrong", lead, panels)
 
 
+def best(r: DemoResults) -> str:
+    """The table of the study's best configurations."""
+    if r.study is None or not r.study.finished.any():
+        return ""
+    found = findings_of(r.study, ACCURACY)
+    content = f'<div class="panel">{best_table(found)}</div>\n' if len(found.order) else "<p>All diverged.</p>"
+    return section("The best of the study", "", content, "one")
+
+
 def details(r: DemoResults) -> str:
     """Settings, times and versions."""
     timed = {k: duration(v) for k, v in r.seconds.items()}
@@ -246,4 +278,4 @@ def details(r: DemoResults) -> str:
 
 def trained(r: DemoResults) -> int:
     """How many networks were trained."""
-    return r.accuracies.size + bool(r.history)
+    return int(r.study.finished.sum() if r.study else 0) + bool(r.history)

@@ -3,7 +3,7 @@
 A figure is drawn by matplotlib in sentinel colours, then `inline_svg` turns it into a piece of HTML: colours
 become CSS variables (so light and dark need one drawing), fonts come from the page, ids get the figure's name
 in front (so that several figures share a page) and nothing in it depends on date or chance.
-matplotlib and scipy are imported where they are used; importing this module needs NumPy only.
+matplotlib is imported where it is used.
 """
 
 import base64
@@ -16,6 +16,8 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from jaxnet.sweeps.statistics import bands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +32,8 @@ COLOURS = {  # sentinel -> CSS variable
     "#010208": "--card",
 }
 INK, MUTED, LINE, BLUE, ORANGE, CARD = COLOURS
+SMALLEST = 1e-3  # error that the axis of `rate_curve` can show
+TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # accuracies on it
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 13,
@@ -53,24 +57,6 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def confidence_band(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over the last axis and its Student-t interval: mean ± t(n−1)·s/√n, per row of `values` (r, s).
-
-    NaNs are dropped row by row; low and high are NaN where fewer than two values are left, mean at none.
-    """
-    from scipy.special import stdtrit  # the quantile of Student's t, what scipy.stats.t.ppf calls
-
-    values = np.asarray(values, float)
-    there = np.isfinite(values)
-    n = there.sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(there, values, 0).sum(-1) / n
-        squares = np.where(there, values - mean[..., None], 0) ** 2
-        half = stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(squares.sum(-1) / (n - 1) / n)
-    half = np.where(n > 1, half, np.nan)
-    return mean, mean - half, mean + half
 
 
 def blank() -> "tuple[Figure, Axes]":
@@ -151,34 +137,44 @@ def curves(name: str, label: str, series: dict[str, np.ndarray], best_epoch: int
         return inline_svg(figure, name, label)
 
 
-def rate_curve(name: str, label: str, rates: np.ndarray, accuracies: np.ndarray) -> str:
+def rate_curve(name: str, label: str, rates: np.ndarray, accuracies: np.ndarray, others: np.ndarray) -> str:
     """Accuracy (r, s) against learning rate (r,): every seed a dot, the mean a line, its t interval a band.
 
-    Seeds of one rate stand side by side; a diverged one (NaN) is a cross at the foot of the figure.
+    Seeds of one rate stand side by side; a diverged one (NaN) is a cross at the foot of the figure. `others` (k, r)
+    are thin lines behind. The axis is logarithmic in the error 1 − accuracy, so that 95 and 98 % lie apart.
     """
     with style():
-        from matplotlib.ticker import FuncFormatter, NullLocator
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
         figure, axes = blank()
         order = np.argsort(rates)
-        rates, accuracies = np.asarray(rates, float)[order], np.asarray(accuracies, float)[order]
-        mean, low, high = confidence_band(accuracies)
+        rates, accuracies, others = (np.asarray(a, float)[..., order] for a in (rates, accuracies.T, others))
+        mean, low, high, _ = bands(accuracies, np.zeros(len(accuracies), int))[0]
         gap = np.diff(np.log10(rates)).min() if len(rates) > 1 else 1.0
-        sideways = np.linspace(-0.16, 0.16, accuracies.shape[1]) * gap if accuracies.shape[1] > 1 else [0.0]
-        x = rates[:, None] * 10.0 ** np.asarray(sideways)
+        sideways = np.linspace(-0.16, 0.16, len(accuracies)) * gap if len(accuracies) > 1 else np.zeros(1)
+        x = rates * 10.0 ** sideways[:, None]
         there = np.isfinite(accuracies)
-        floor = np.nanmin(accuracies) if there.any() else 0.0
-        span = max(1.0 - floor, 0.02)
-        axes.set_ylim(floor - 0.12 * span, 1 + 0.02 * span)
-        axes.fill_between(rates, low, high, color=BLUE, alpha=0.18, linewidth=0)
-        axes.plot(x[there], accuracies[there], "o", color=BLUE, markersize=4, alpha=0.55, markeredgewidth=0)
-        axes.plot(rates, mean, color=BLUE, linewidth=2.2)
-        lost = np.full(np.sum(~there), floor - 0.07 * span)
-        axes.plot(x[~there], lost, "x", color=ORANGE, markersize=5, markeredgewidth=1.6)
+        known = np.concatenate([accuracies[there], others[np.isfinite(others)], [1 - SMALLEST]])
+        least = max(float((1 - known[known < 1]).min()), SMALLEST)  # what is perfect is drawn at the top
+
+        def up(accuracy: Any) -> Any:
+            return -np.log10(np.maximum(1 - np.asarray(accuracy, float), least))
+
+        bottom, top = float(up(known).min()), float(up(known).max())
+        room = 0.06 * (top - bottom or 1.0)  # all alike: any room
+        for line in others:
+            axes.plot(rates, up(line), color=MUTED, linewidth=1, alpha=0.45)
+        axes.fill_between(rates, up(low), up(high), color=BLUE, alpha=0.2, linewidth=0)
+        axes.plot(x[there], up(accuracies[there]), "o", color=BLUE, markersize=4, alpha=0.5, markeredgewidth=0)
+        axes.plot(rates, up(mean), color=BLUE, linewidth=2.4)
+        foot = bottom - 1.5 * room * (not there.all())
+        axes.plot(x[~there], np.full(np.sum(~there), foot), "x", color=ORANGE, markersize=5, markeredgewidth=1.6)
+        axes.set_ylim(foot - room, top + room)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: plain(v)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
+        axes.yaxis.set_major_locator(FixedLocator([float(v) for v in up(TICKS)]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * (1 - 10.0**-y):.3g} %"))
         axes.set_xlabel("learning rate")
         return inline_svg(figure, name, label)
 
@@ -215,7 +211,7 @@ def confusion_svg(counts: np.ndarray, label: str) -> str:
     parts.append(f'<text class="axis" x="10" y="{top + 210}" font-size="13" {turned}>true</text>')
     body = "".join(parts)
     box = f'viewBox="0 0 462 464" role="img" aria-label="{html.escape(label)}"'
-    return f'<svg class="matrix" {box}>{body}</svg>'
+    return f'<svg class="matrix confusion" {box}>{body}</svg>'
 
 
 def error_strip(error: float, bound: float, low: float, high: float) -> str:

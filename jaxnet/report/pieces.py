@@ -1,10 +1,46 @@
-"""The small parts of a report's page: sections, panels, tables, and numbers as people read them."""
+"""The parts of a report's page: the document around them, sections, panels, tables, numbers as people read them."""
 
+import base64
+import hashlib
 import html
+from collections.abc import Iterable
+from importlib.resources import files
 
 import numpy as np
 
 SPACE = "\u202f"  # a narrow space that does not break, between number and unit
+STYLES = ("style.css", "study.css")
+
+
+def document(title: str, parts: Iterable[str], script: str = "") -> str:
+    """The whole page as HTML text: these parts in a body that may load nothing and runs no script but `script`."""
+    here = files("jaxnet.report")
+    look = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in STYLES)
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{title}</title>",
+            f"<style>\n{look}</style>\n</head>\n<body>",
+            *parts,
+            *([f"<script>{script}</script>"] if script else []),
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def cards(entries: Iterable[tuple[str, str, str]]) -> str:
+    """A row of large numbers: (title, number, note) each, as HTML."""
+    tiles = "".join(
+        f"<div><dt>{title}</dt><dd><strong>{number}</strong><span>{note}</span></dd></div>\n"
+        for title, number, note in entries
+    )
+    return f'<dl class="cards">\n{tiles}</dl>'
 
 
 def section(title: str, lead: str, content: str, kind: str = "") -> str:

@@ -5,8 +5,6 @@ a terminal. Both say what is missing: members not run, diverged ones, numbers th
 equal bytes; the file appears whole or not at all.
 """
 
-import base64
-import hashlib
 import os
 from importlib.resources import files
 from typing import Any
@@ -17,7 +15,7 @@ from jaxnet import checkpoint
 from jaxnet.report import charts
 from jaxnet.report.findings import Findings, findings_of, pairs, shares
 from jaxnet.report.levels import said, spoken
-from jaxnet.report.pieces import SPACE, count, escape, panel, percent, section
+from jaxnet.report.pieces import SPACE, cards, count, document, escape, panel, percent, section
 from jaxnet.report.studytables import best_table, between, captioned, details, member_table, value_table
 from jaxnet.sweeps.statistics import bands
 from jaxnet.sweeps.store import Record
@@ -108,25 +106,10 @@ def study_in_words(study: Study, *, name: str | None = None, mode: str | None = 
 
 def page(found: Findings, record: Record | None = None) -> str:
     """The whole page as HTML text."""
-    here = files("jaxnet.report")
-    look = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "study.css"))
-    script = here.joinpath("study.js").read_text(encoding="utf-8")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{allowed}'"
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>jaxnet study: {count(len(found.study), 'member')}</title>",
-            f"<style>\n{look}</style>\n</head>\n<body>",
-            header(found),
-            *(part(found) for part in (configurations, hyperparameters, learning, members)),
-            details(found, record),
-            f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
-        ]
-    )
+    script = files("jaxnet.report").joinpath("study.js").read_text(encoding="utf-8")
+    sections = (configurations, hyperparameters, learning, members)
+    parts = [header(found), *(part(found) for part in sections), details(found, record), "</main>"]
+    return document(f"jaxnet study: {count(len(found.study), 'member')}", parts, script)
 
 
 # Sections: each takes the findings and returns HTML.
@@ -137,7 +120,7 @@ def header(f: Findings) -> str:
     study, m = f.study, f.measure
     done, seeds = int(study.finished.sum()), len(study.plan.seeds)
     run = count(done, "run") if done == len(study) else f"{done:,} of {count(len(study), 'run')}"
-    cards, lead, title = [], nothing(f), f"{run}."
+    tiles, lead, title = [], nothing(f), f"{run}."
     if m is not None and len(f.order):
         c, best = int(f.order[0]), best_member(f)
         where = f.told(c)
@@ -145,22 +128,18 @@ def header(f: Findings) -> str:
         lead = f"Best on average over seeds: {chips(f, c)}" if where else f"One configuration, {count(seeds, 'seed')}."
         n = count(int(f.n[c]), "seed")
         interval = f"95{SPACE}% interval {between(f, c)}<br>over {n}" if f.n[c] > 1 else n
-        cards.append(("Best configuration", m.show(f.mean[c]), f"mean {escape(spoken(m.name))}<br>{interval}"))
-        cards.append(("Best member", best[0], "<br>".join(escape(", ".join(t)) for t in (best[1:3], best[3:]) if t)))
+        tiles.append(("Best configuration", m.show(f.mean[c]), f"mean {escape(spoken(m.name))}<br>{interval}"))
+        tiles.append(("Best member", best[0], "<br>".join(escape(", ".join(t)) for t in (best[1:3], best[3:]) if t)))
     outcomes = f.outcomes
     of = f"of {done:,} that have finished" if done else "nothing has finished"
-    cards.append(("Members", f"{len(study):,}", escape(dealt(f))))
-    cards.append(("Diverged", f"{int(f.lost.sum()):,}", of))
-    tiles = "".join(
-        f"<div><dt>{title}</dt><dd><strong>{number}</strong><span>{note}</span></dd></div>\n"
-        for title, number, note in cards
-    )
+    tiles.append(("Members", f"{len(study):,}", escape(dealt(f))))
+    tiles.append(("Diverged", f"{int(f.lost.sum()):,}", of))
     keys = " ".join(f'<span class="key {KINDS[word]}">{word} {n:,}</span>' for word, n in outcomes.items())
     return f"""<header>
 <p class="mark"><b>jaxnet</b> <code>study</code></p>
 <h1>{title}</h1>
 <p class="lead">{lead}</p>
-<dl class="cards">\n{tiles}</dl>
+{cards(tiles)}
 {charts.outcome_bar(outcomes, KINDS)}<p class="keys">{keys}</p>\n</header>\n<main>"""
 
 

@@ -18,7 +18,10 @@ def test_demo_proves_trains_and_reports(tmp_path):
     assert len(errors) == 15
     assert max(errors) < 1e-12
     assert float(re.search(r"test accuracy ([\d.]+)%", done.stdout)[1]) > 96
-    assert "64 networks at once" in done.stdout
+    assert "1,000 of 1,000 members: 100 configurations × 10 seeds" in done.stdout
+    counts = re.search(r"epochs exhausted: (\d+), stopped early: (\d+), diverged: (\d+)", done.stdout)
+    assert sum(int(n) for n in counts.groups()) == 1000
+    assert int(counts[3]) == 60  # six configurations with lr × decay > 2, ten seeds
     table = re.search(r"true .*?\n\n", done.stdout, re.DOTALL)[0].splitlines()[1:11]
     assert sum(int(n) for row in table for n in row.split()[1:]) == 359
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -10,14 +10,50 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxnet import outcomes
 from jaxnet.report import DemoResults, Mistake, ProofRow, write_demo
-from jaxnet.report.figures import COLOURS, confidence_band, wilson_interval
+from jaxnet.report.figures import COLOURS, wilson_interval
+from jaxnet.sweeps.plan import plan_of
+from jaxnet.sweeps.space import grid
+from jaxnet.sweeps.study import Study
 
 VOID = {"meta", "br", "img"}
 
 
+def studied(accuracies, rates, decays):
+    """A study with these accuracies (seeds, rates, decays) without training; NaN where a member diverged."""
+    plan = plan_of(grid({"lr": list(rates), "decay": list(decays)}), seeds=range(len(accuracies)))
+    values = np.asarray(accuracies, float).reshape(-1)
+    diverged = np.isnan(values)
+    study = Study.blank(plan, {"rank_by": "valid_accuracy"})
+    study.take(
+        list(range(len(plan))),
+        {
+            "metrics/valid_accuracy": np.where(diverged, 0.1, values),
+            "history/valid_accuracy": np.tile(np.where(diverged, 0.1, values)[:, None], (1, 10)),
+            "best_epoch": np.full(len(plan), 4),
+            "epochs_run": np.where(diverged, 1, 8),
+            "outcome": np.where(diverged, outcomes.DIVERGED, outcomes.STOPPED_EARLY),
+        },
+        {},
+    )
+    return study
+
+
+RATES, DECAYS = np.logspace(-4, 0, 8), (0.0, 0.5, 4.0)
+
+
+def accuracies(seeds=8):
+    """(seeds, rates, decays): the largest decay with the largest rate diverges."""
+    random = np.random.default_rng(0)
+    values = 0.95 - 0.02 * np.log10(RATES / 0.01)[:, None] ** 2 - 0.01 * np.asarray(DECAYS)
+    values = np.clip(values + 0.01 * random.standard_normal((seeds, *values.shape)), 0.1, 1)
+    values[:, -1, -1] = np.nan
+    return values
+
+
 def results(epochs=60, seeds=8, mistakes=40, **changes):
-    """What a run on the digits may leave: a stopped run, eight rates of which the last diverges in part."""
+    """What a run on the digits may leave: a stopped run, and a study of eight rates × three decays."""
     random = np.random.default_rng(0)
     epoch, stop = np.arange(epochs), max(1, epochs - 5)
     history = {
@@ -26,10 +62,6 @@ def results(epochs=60, seeds=8, mistakes=40, **changes):
         "valid_accuracy": 0.97 - 0.6 * np.exp(-epoch / 4),
     }
     history = {name: np.where(epoch < stop, v, np.nan) for name, v in history.items()}
-    rates = np.logspace(-4, 0, 8)
-    accuracies = np.clip(0.95 - 0.05 * np.log10(rates / 0.01)[:, None] ** 2, 0.1, 1)
-    accuracies = accuracies + 0.01 * random.standard_normal((8, seeds))
-    accuracies[-1, : seeds // 2] = np.nan
     confusion = np.diag(np.full(10, 32))
     confusion[[8, 9, 1], [1, 3, 8]] = mistakes, 1, 2
     wrong = [Mistake(random.random((8, 8)), 8, 1, 0.3 + 0.01 * i) for i in range(mistakes)]
@@ -41,14 +73,14 @@ def results(epochs=60, seeds=8, mistakes=40, **changes):
         outcome="Stopped early: no improvement for 8 epochs.",
         test_accuracy=350 / 360,
         test_count=360,
-        rates=rates,
-        accuracies=accuracies,
+        study=studied(accuracies(seeds), RATES, DECAYS),
         confusion=confusion,
         mistakes=wrong,
-        seconds={"one network alone": 0.212, "64 networks at once, per network": 0.0312, "compile": 1.84},
+        alone=2.12e-3,
+        together=3.12e-4,
+        seconds={"study": 9.87, "compile": 1.84},
         settings={"network": "64 → 64 → 10", "optimizer": "adam"},
         versions={"jax": "0.10.2"},
-        scored_on="validation",
     )
     return dataclasses.replace(made, **changes)
 
@@ -100,7 +132,7 @@ def test_page_is_small_whole_and_self_contained(tmp_path, epochs):
     assert not re.search(r"https?://|@import|<script|<link|DejaVu", source)
     assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.refs)
     pictures = [a for tag, a in page.tags if tag == "svg" and a.get("aria-hidden") != "true"]
-    assert len(pictures) == 4
+    assert len(pictures) == 5  # the study twice, two curves, the confusion
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
     assert all(a["scope"] in ("row", "col") for tag, a in page.tags if tag == "th")
@@ -110,23 +142,29 @@ def test_key_numbers_appear(tmp_path):
     made = results()
     text = write(tmp_path, made)[1].text
     low, high = stats.binomtest(350, 360).proportion_ci(method="wilson")
-    mean, below, above = confidence_band(made.accuracies)
-    best = int(np.nanargmax(mean))
+    values = accuracies()
+    mean = values.mean(axis=0)
+    rate, decay = np.unravel_index(np.nanargmax(mean), mean.shape)
+    best = values[:, rate, decay]
+    below, above = stats.t.interval(0.95, 7, best.mean(), stats.sem(best))
     for words in (
         "97.2 %",
         f"{100 * low:.1f} – {100 * high:.1f} %",
         "3.1 × 10−15",
         "6.8 ×",
-        "212 ms",
-        "31.2 ms",
+        "2.12 ms alone",
+        "312 µs in the study",
         "1.84 s",
-        "65 networks trained, every gradient checked.",
-        f"{100 * mean[best]:.1f} % at {made.rates[best]:.3g}",
-        f"{100 * below[best]:.1f} – {100 * above[best]:.1f} %",
-        "4 of 64 diverged",
+        "192 runs in 9.87 s, compiling included",
+        "193 networks trained, every gradient checked.",
+        f"{100 * best.mean():.1f} %",
+        f"{100 * below:.1f} – {100 * above:.1f} %",
+        f"At decay = {DECAYS[decay]:g}, the best on average",
+        "8 of 192 runs diverged and were frozen",
+        "They diverged exactly where lr × decay > 2",
+        f"{100 * (1 - (184 * 8 + 8 * 1) / 1920):.0f} % of the epochs were never run",
         f"best epoch {made.best_epoch}",
         made.outcome,
-        "validation accuracy",
     ):
         assert words in text, words
 
@@ -138,25 +176,21 @@ def test_wilson_interval(successes, n):
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
-def test_band_is_students_t_without_the_diverged():
-    values = np.random.default_rng(1).random((5, 6))
-    values[1, :2], values[2, 1:], values[3] = np.nan, np.nan, np.nan
-    mean, low, high = confidence_band(values)
-    for i in (0, 1, 4):
-        kept = values[i][~np.isnan(values[i])]
-        expected = stats.t.interval(0.95, len(kept) - 1, kept.mean(), stats.sem(kept))
-        np.testing.assert_allclose([mean[i], low[i], high[i]], [kept.mean(), *expected], rtol=1e-12)
-    assert mean[2] == values[2, 0]
-    assert np.isnan([low[2], high[2], mean[3], low[3], high[3]]).all()
+def test_cells_of_the_heat_map_are_means_over_seeds(tmp_path):
+    text = write(tmp_path, results())[1].text
+    values = accuracies().mean(axis=0)
+    for i in range(len(RATES)):
+        for j in range(len(DECAYS)):
+            assert np.isnan(values[i, j]) or f"{100 * values[i, j]:.1f}" in text
 
 
 def test_text_is_escaped(tmp_path):
     evil = "<script>alert('&')</script>"
     proof = [ProofRow(evil, evil, (2,), 0.0, 1e-12)]
-    made = results(proof=proof, outcome=evil, settings={evil: evil}, versions={evil: evil}, scored_on=evil)
+    made = results(proof=proof, outcome=evil, settings={evil: evil}, versions={evil: evil})
     source, page = write(tmp_path, dataclasses.replace(made, seconds={evil: 1.0}))
     assert "<script" not in source
-    assert page.text.count(evil) == 9
+    assert page.text.count(evil) == 8
 
 
 def test_equal_results_give_equal_bytes(tmp_path):
@@ -167,12 +201,13 @@ def test_equal_results_give_equal_bytes(tmp_path):
 
 NONE = np.zeros((0, 0))
 CASES = {
-    "diverged": ({"accuracies": np.full((8, 8), np.nan)}, "All 64 networks diverged."),
-    "no study": ({"rates": np.zeros(0), "accuracies": NONE}, "No learning rates were compared."),
-    "one rate": (
-        {"rates": np.array([0.1]), "accuracies": np.array([[0.9, 0.8]])},
-        "1 learning rate × 2 seeds",
+    "diverged": ({"study": studied(np.full((2, 2, 2), np.nan), (0.1, 1.0), (3.0, 30.0))}, "All 8 runs diverged."),
+    "no study": ({"study": None}, "No study was run."),
+    "nothing finished": (
+        {"study": Study.blank(plan_of(grid({"lr": [0.1], "decay": [0.0]}), (0,)))},
+        "No study was run.",
     ),
+    "one configuration": ({"study": studied([[[0.9]], [[0.8]]], (0.1,), (0.0,))}, "2 runs in 9.87 s"),
     "no mistakes": ({"mistakes": []}, "No mistakes to show."),
     "no digits": (
         {"confusion": NONE, "test_count": 0, "test_accuracy": np.nan},
@@ -184,7 +219,8 @@ CASES = {
     "NaN curves": ({"history": {"train_loss": np.full(4, np.nan)}}, "there is no curve to draw."),
     "loss alone": ({"history": {"train_loss": np.array([1.0, 0.5])}}, "training"),
     "zero loss": ({"history": {"train_loss": np.array([1.0, 0.0])}}, "training"),
-    "perfect": ({"accuracies": np.ones((8, 3))}, "100.0 – 100.0 %"),
+    "perfect": ({"study": studied(np.ones((3, 2, 2)), (0.1, 1.0), (0.0, 0.1))}, "100.0 – 100.0 %"),
+    "no speed": ({"alone": np.nan}, "Speed per network–not measured"),
     "no times": ({"seconds": {}}, "None were recorded."),
     "failed": ({"proof": [ProofRow("d", "w", (), 2e-9, 1e-12)]}, "1 of 1 gradient beyond the bound"),
     "NaN error": ({"proof": [ProofRow("d", "w", (), np.nan, 1e-12)]}, "✗ no"),
@@ -224,7 +260,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     source, _ = write(tmp_path, results(epochs=16))
 
     def fail(*_):
-        raise OSError("disk")
+        raise OSError(28, "disk")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk"):
