@@ -12,6 +12,8 @@ import jaxnet as jn
 from jaxnet import heads, losses
 from jaxnet.testing import compare_gradients
 
+pytestmark = pytest.mark.long  # minutes in all: run by scripts/test-long
+
 X64 = jax.config.jax_enable_x64
 RNG = np.random.default_rng(0)
 N = 7

@@ -19,7 +19,7 @@ from jaxnet.layers.correlation import convolve, input_gradient, kernel_gradient
 from jaxnet.layers.reshaping import flatten
 from jaxnet.layers.windows import windows
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 
 KEY = jax.random.key(0)
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)

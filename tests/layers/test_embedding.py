@@ -12,7 +12,7 @@ from jaxnet.layers import dense, serial
 from jaxnet.layers.embedding import embedding
 from jaxnet.layers.reshaping import flatten
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 W, DY = np.random.default_rng(0).normal(0, 1, (5, 3)), np.random.default_rng(1).normal(0, 1, (2, 4, 3))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxnet.layers.convolution import conv
 from jaxnet.layers.local import local, tiled_conv
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 
 KEY = jax.random.key(0)
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)

@@ -11,7 +11,7 @@ import jaxnet as jn
 from jaxnet import losses
 from jaxnet.layers.normalization import batch_norm, layer_norm, rms_norm
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 256 * float(np.finfo(np.float32).eps)

@@ -14,7 +14,7 @@ from jaxnet.layers import serial
 from jaxnet.layers.pooling import average_pool, global_average_pool, global_max_pool, max_pool
 from jaxnet.layers.reshaping import flatten
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 

@@ -20,7 +20,7 @@ from jaxnet.layers.recurrent import bidirectional, gru, lstm, rnn
 from jaxnet.layers.sequences import Sequence, pad, time_distributed
 from jaxnet.layers.teacher import output_rnn
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 KEY = jax.random.key(4)
 KINDS = {"rnn": rnn, "relu": partial(rnn, activation="relu"), "lstm": lstm, "gru": gru}
 LENGTHS = (4, 1, 3)

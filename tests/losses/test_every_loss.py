@@ -10,7 +10,7 @@ import pytest
 from jaxnet import losses
 from jaxnet.losses import Loss
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.long]
 
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 64 * float(np.finfo(np.float32).eps)
