@@ -160,8 +160,9 @@ def landscape(f: Findings | None) -> str:
     keys = '<span class="key">mean</span> <span class="key dot">one seed</span> '
     keys += f'<span class="key band">95{SPACE}% interval</span> ' if f.n[best] > 1 else ""
     keys += '<span class="key thin">other decays</span>'
-    note = f"<p>At <code>decay</code> = {said(decay)}, the best on average. The scale is logarithmic in the error.</p>"
-    return panels + panel("Validation accuracy", drawn, keys, note)
+    note = f"<p>The row of the best configuration, <code>decay</code> = {said(decay)}, every seed a dot. "
+    note += "The scale is logarithmic in the error.</p>"
+    return panels + panel("Accuracy", drawn, keys, note)
 
 
 def numbers(r: DemoResults, f: Findings | None) -> str:
@@ -169,19 +170,21 @@ def numbers(r: DemoResults, f: Findings | None) -> str:
     there, best, mean = f is not None and len(f.order) > 0, "", np.nan
     if f is not None and there:
         c = int(f.order[0])
-        mean, best = f.mean[c], f"validation accuracy, mean of {count(int(f.n[c]), 'seed')}"
+        mean, best = f.mean[c], f"on validation, mean of {count(int(f.n[c]), 'seed')}"
         best += f"<br>95{SPACE}% interval {spread(f.low[c], f.high[c])}" if f.n[c] > 1 else ""
-    ratio = r.alone / r.together if r.together > 0 else np.nan
-    faster = f"{ratio:.1f}{SPACE}×" if np.isfinite(ratio) else ""
-    speed = f"an epoch takes {duration(r.alone)} alone,<br>{duration(r.together)} in the study"
+    done = int(r.study.finished.sum()) if r.study else 0
+    each = r.seconds.get("study", np.nan) / done if done else np.nan
+    speed = "in the study, compiling included"
+    if np.isfinite([r.alone, r.together]).all():
+        speed += f"<br>an epoch: {duration(r.together)}, alone {duration(r.alone)}"
     worst = max((row.max_error for row in r.proof), key=lambda v: (np.isnan(v), v), default=np.nan)
     proof = f"hand-written backward against<br><code>jax.grad</code>, {count(len(r.proof), 'array')}"
     tested = r.test_count > 0 and np.isfinite(r.test_accuracy)
     low, high = figures.wilson_interval(round(r.test_accuracy * r.test_count) if tested else 0, r.test_count)
-    test = f"of {count(r.test_count, 'test digit')}, the one network<br>95{SPACE}% interval {spread(low, high)}"
+    test = f"one network, {count(r.test_count, 'test digit')}<br>95{SPACE}% interval {spread(low, high)}"
     tiles = [
         ("Best of the study", there, percent(mean), best),
-        ("Speed per network", np.isfinite(ratio), faster, speed),
+        ("Time per run", np.isfinite(each), duration(each), speed),
         ("Worst gradient error", r.proof, scientific(worst), proof),
         ("Test accuracy", tested, percent(r.test_accuracy), test),
     ]

@@ -147,6 +147,7 @@ def rate_curve(name: str, label: str, rates: np.ndarray, accuracies: np.ndarray,
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
         figure, axes = blank()
+        figure.set_figheight(314 / 72)  # as high as the heat map beside it
         order = np.argsort(rates)
         rates, accuracies, others = (np.asarray(a, float)[..., order] for a in (rates, accuracies.T, others))
         mean, low, high, _ = bands(accuracies, np.zeros(len(accuracies), int))[0]
@@ -154,14 +155,15 @@ def rate_curve(name: str, label: str, rates: np.ndarray, accuracies: np.ndarray,
         sideways = np.linspace(-0.16, 0.16, len(accuracies)) * gap if len(accuracies) > 1 else np.zeros(1)
         x = rates * 10.0 ** sideways[:, None]
         there = np.isfinite(accuracies)
-        known = np.concatenate([accuracies[there], others[np.isfinite(others)], [1 - SMALLEST]])
-        least = max(float((1 - known[known < 1]).min()), SMALLEST)  # what is perfect is drawn at the top
+        known = np.concatenate([accuracies[there], others[np.isfinite(others)]])
+        errors = 1 - known[known < 1]
+        least = max(float(errors.min()), SMALLEST) if len(errors) else SMALLEST  # what is perfect is drawn there
 
         def up(accuracy: Any) -> Any:
             return -np.log10(np.maximum(1 - np.asarray(accuracy, float), least))
 
         bottom, top = float(up(known).min()), float(up(known).max())
-        room = 0.06 * (top - bottom or 1.0)  # all alike: any room
+        room = 0.05 * (top - bottom or 1.0)  # all alike: any room
         for line in others:
             axes.plot(rates, up(line), color=MUTED, linewidth=1, alpha=0.45)
         axes.fill_between(rates, up(low), up(high), color=BLUE, alpha=0.2, linewidth=0)
@@ -173,7 +175,7 @@ def rate_curve(name: str, label: str, rates: np.ndarray, accuracies: np.ndarray,
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: plain(v)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_locator(FixedLocator([float(v) for v in up(TICKS)]))
+        axes.yaxis.set_major_locator(FixedLocator([float(up(t)) for t in TICKS if 1 - t >= least - 1e-9]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * (1 - 10.0**-y):.3g} %"))
         axes.set_xlabel("learning rate")
         return inline_svg(figure, name, label)

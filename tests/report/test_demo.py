@@ -12,7 +12,7 @@ from scipy import stats
 
 from jaxnet import outcomes
 from jaxnet.report import DemoResults, Mistake, ProofRow, write_demo
-from jaxnet.report.figures import COLOURS, wilson_interval
+from jaxnet.report.figures import COLOURS, rate_curve, wilson_interval
 from jaxnet.sweeps.plan import plan_of
 from jaxnet.sweeps.space import grid
 from jaxnet.sweeps.study import Study
@@ -151,15 +151,14 @@ def test_key_numbers_appear(tmp_path):
         "97.2 %",
         f"{100 * low:.1f} – {100 * high:.1f} %",
         "3.1 × 10−15",
-        "6.8 ×",
-        "2.12 ms alone",
-        "312 µs in the study",
+        f"{9870 / 192:.1f} ms",
+        "an epoch: 312 µs, alone 2.12 ms",
         "1.84 s",
         "192 runs in 9.87 s, compiling included",
         "193 networks trained, every gradient checked.",
         f"{100 * best.mean():.1f} %",
         f"{100 * below:.1f} – {100 * above:.1f} %",
-        f"At decay = {DECAYS[decay]:g}, the best on average",
+        f"The row of the best configuration, decay = {DECAYS[decay]:g}, every seed a dot.",
         "8 of 192 runs diverged and were frozen",
         "They diverged exactly where lr × decay > 2",
         f"{100 * (1 - (184 * 8 + 8 * 1) / 1920):.0f} % of the epochs were never run",
@@ -220,7 +219,8 @@ CASES = {
     "loss alone": ({"history": {"train_loss": np.array([1.0, 0.5])}}, "training"),
     "zero loss": ({"history": {"train_loss": np.array([1.0, 0.0])}}, "training"),
     "perfect": ({"study": studied(np.ones((3, 2, 2)), (0.1, 1.0), (0.0, 0.1))}, "100.0 – 100.0 %"),
-    "no speed": ({"alone": np.nan}, "Speed per network–not measured"),
+    "no speed": ({"alone": np.nan}, "in the study, compiling included Worst"),
+    "no time": ({"seconds": {"compile": 1.0}}, "Time per run–not measured"),
     "no times": ({"seconds": {}}, "None were recorded."),
     "failed": ({"proof": [ProofRow("d", "w", (), 2e-9, 1e-12)]}, "1 of 1 gradient beyond the bound"),
     "NaN error": ({"proof": [ProofRow("d", "w", (), np.nan, 1e-12)]}, "✗ no"),
@@ -243,9 +243,9 @@ def test_training_loss_alone_marks_no_best_epoch(tmp_path):
 
 
 def test_one_epoch_and_one_seed(tmp_path):
-    _, page = write(tmp_path, results(epochs=1, seeds=1))
+    source, page = write(tmp_path, results(epochs=1, seeds=1))
     assert "best epoch 1" in page.text
-    assert "interval of the mean" not in page.text
+    assert 'class="key band"' not in source
 
 
 def test_many_mistakes_show_the_surest(tmp_path):
@@ -306,3 +306,18 @@ def test_text_contrast(dark):
         for share in np.linspace(0, 1, 21):
             mixed = colour["card"] + share * (colour[cell] - colour["card"])
             assert contrast(colour["ink"], mixed) >= 4.5, (cell, share)
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        (np.array([[0.4, 0.9], [0.975, 0.6]]), "50 80 90 95"),  # 97.5 % is the highest: nothing above it is named
+        (np.array([[0.4, 1.0], [0.6, 0.99]]), "50 80 90 95 98 99"),  # what is perfect stands at the best that isn't
+        (np.array([[1.0, 1.0], [1.0, 1.0]]), ""),
+        (np.array([[np.nan, np.nan], [0.6, np.nan]]), "50"),
+    ],
+)
+def test_axis_of_the_rates_names_what_it_reaches(values, ticks):
+    drawn = rate_curve("r", "told", np.array([0.1, 1.0]), values, np.full((1, 2), np.nan))
+    named = re.findall(r">([\d.]+) %</text>", drawn)
+    assert " ".join(named) == ticks
