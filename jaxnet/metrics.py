@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxnet import losses
+from jaxnet.losses import mean_over_steps
 
 
 def _mean_as_it_is(mean, target, weight):
@@ -37,6 +38,17 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"<metric {self.name}>"
+
+
+def per_step(metric: "Metric | Callable[[Array, Array], Array]") -> Metric:
+    """`metric` at each step of sequences, and its mean over an example's true steps; see `losses.per_step`.
+
+    >>> steps = jnp.array([[[0.1, 2.0], [3.0, 1.0]]])
+    >>> per_step(accuracy)(steps, jnp.array([[1, 1]])).tolist()
+    [0.5]
+    """
+    value = as_metric(metric).value
+    return Metric(f"per_step({as_metric(metric).name})", lambda output, target: mean_over_steps(value, output, target))
 
 
 def as_metric(metric: "Metric | Callable[[Array, Array], Array]") -> Metric:

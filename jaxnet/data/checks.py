@@ -170,7 +170,7 @@ def check_targets(loss: Loss, output: Any, y: Any) -> None:
     Traceback (most recent call last):
     ValueError: softmax_cross_entropy: got label 3 at example 0; expected 0…2, since the network has 3 outputs: ...
     """
-    if isinstance(output, jax.ShapeDtypeStruct) and concrete(y):
+    if (isinstance(output, jax.ShapeDtypeStruct) or hasattr(output, "mask")) and concrete(y):
         loss.check(output, np.asarray(y))
 
 

@@ -26,6 +26,7 @@ from jaxnet.losses.gaussian import gaussian, mean_and_factor, mean_and_scale, mu
 from jaxnet.losses.loss import Loss, as_loss
 from jaxnet.losses.mixtures import mixture, mixture_parameters, responsibilities
 from jaxnet.losses.regression import absolute_error, huber, poisson, quantile, squared_error
+from jaxnet.losses.steps import mean_over_steps, per_step
 
 __all__ = [
     "Loss",
@@ -39,9 +40,11 @@ __all__ = [
     "log_softmax",
     "mean_and_factor",
     "mean_and_scale",
+    "mean_over_steps",
     "mixture",
     "mixture_parameters",
     "multivariate_gaussian",
+    "per_step",
     "poisson",
     "positive",
     "quantile",

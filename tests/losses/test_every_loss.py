@@ -10,7 +10,7 @@ import pytest
 from jaxnet import losses
 from jaxnet.losses import Loss
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 64 * float(np.finfo(np.float32).eps)
@@ -51,14 +51,15 @@ CASES = {
     "classes, soft": ("cross_entropy", losses.cross_entropy(smoothing=0.1, class_weights=[1, 0.5, 2]), 3, SOFT),
     "precision": ("gaussian", losses.gaussian(), 4, drawn((N, 2), 1)),
     "variance": ("gaussian", losses.gaussian("variance"), 2, drawn(N, 1)),
+    "deviation": ("gaussian", losses.gaussian("deviation"), 4, drawn((N, 2), 1)),
     "multivariate": ("multivariate_gaussian", losses.multivariate_gaussian, 9, drawn((N, 3), 1)),
     "mixture": ("mixture", losses.mixture(3), 15, drawn((N, 2), 1)),
     "mixture of one target": ("mixture", losses.mixture(2), 6, drawn(N, 1)),
 }
 every = pytest.mark.parametrize("case", CASES)
 NOT_LOSSES = {
-    "Loss", "as_loss", "log_softmax", "mean_and_factor", "mean_and_scale", "mixture_parameters", "positive", "raw_of",
-    "responsibilities",
+    "Loss", "as_loss", "log_softmax", "mean_and_factor", "mean_and_scale", "mean_over_steps", "mixture_parameters",
+    "per_step", "positive", "raw_of", "responsibilities",
 }  # fmt: skip
 
 
