@@ -12,7 +12,7 @@ import jaxnet as jn
 from jaxnet import layers
 from jaxnet.testing import compare_gradients
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 # Layers whose output is like their input, (batch, 2) and (batch, 5, 2).
 OF_VECTORS = (
@@ -63,6 +63,7 @@ def compositions(draw):
     return jn.serial(*parts, layers.flatten(), layers.dense(2)), shape, draw(st.integers(0, 2**32 - 1))
 
 
+@pytest.mark.float64
 @examples(4)
 @given(compositions(), st.booleans())
 def test_backprop_through_any_composition_is_automatic_differentiation(composition, train):

@@ -19,7 +19,7 @@ from jaxnet.layers.correlation import convolve, input_gradient, kernel_gradient
 from jaxnet.layers.reshaping import flatten
 from jaxnet.layers.windows import windows
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 KEY = jax.random.key(0)
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
@@ -145,6 +145,7 @@ def kernel_from_torch(t):
 # ── values and gradients ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.float64
 @pytest.mark.source(
     "GB-9.5-multichannel", "GB-9.5-stride", "GB-9.5-padding", "GB-9.5-channel-groups", "GB-9.5-grad-kernel"
 )
@@ -176,6 +177,7 @@ def test_convolution_is_the_definition_torch_and_autodiff(case, method):
         near(by_hand[1]["b"], db[0])
 
 
+@pytest.mark.float64
 @pytest.mark.source("GB-9.5-grad-input", "GB-9.5-conv-AE")
 @examples(4)
 @example(UNLIKE, "direct")
@@ -257,6 +259,7 @@ def test_forward_mode_is_the_map_itself():
     near(jax.jvp(apply, (x,), (t,))[1], by_loops(np.asarray(t), np.asarray(w), (1,), (1,), ((1, 1),), 1))
 
 
+@pytest.mark.float64
 def test_a_small_network_by_both_roads():
     net = serial(conv(3, (3, 3), stride=2), tanh(), conv_transpose(2, (2, 2)), flatten(), dense(4))
     params, _ = jax.jit(net.init, static_argnums=1)(KEY, (6, 5, 1))

@@ -12,7 +12,7 @@ from jaxnet.layers import dense, serial
 from jaxnet.layers.embedding import embedding
 from jaxnet.layers.reshaping import flatten
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 W, DY = np.random.default_rng(0).normal(0, 1, (5, 3)), np.random.default_rng(1).normal(0, 1, (2, 4, 3))
@@ -81,6 +81,7 @@ def test_ids_out_of_range_are_refused_or_nan_in_a_trace(wrong):
         assert np.isnan(np.asarray(dw)).all(axis=1).tolist() == [r == nearest for r in range(5)]
 
 
+@pytest.mark.float64
 def test_a_sentence_classifier_by_both_roads():
     net = serial(embedding(5, 3), flatten(), dense(2))
     params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct((4,), "int32"))

@@ -15,8 +15,6 @@ from vjp_proof import BOUND, agree, both_roads, floating
 from jaxnet import layers
 from jaxnet.layers import Sequence, batch_of
 
-pytestmark = pytest.mark.long  # minutes in all: run by scripts/test-long
-
 HELPERS = {"Layer", "Sequence", "as_spec", "batch_of", "lsuv", "output_spec", "pad", "parameterless", "spec_of"}
 ELEMENTWISE = """absolute cosine elu gelu hard_sigmoid hard_tanh identity leaky_relu log_softmax relu selu sigmoid silu
 softmax softplus softsign step tanh"""

@@ -13,7 +13,7 @@ from jaxnet.layers.graph import branch, concatenate, parallel, residual, select
 from jaxnet.layers.layer import Layer, spec_of
 from jaxnet.layers.sequences import Sequence
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 KEY = jax.random.key(3)
 
 

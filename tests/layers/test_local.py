@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxnet.layers.convolution import conv
 from jaxnet.layers.local import local, tiled_conv
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 KEY = jax.random.key(0)
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
@@ -67,6 +67,7 @@ def cases(draw):
     return each(5, 6), each(1, 2, 3), each(1, 2), each(1, 2), pads, tiles, draw(st.booleans())
 
 
+@pytest.mark.float64
 @pytest.mark.source("GB-9.5-local", "GB-9.5-tiled", "GB-9.5-bias-modes")
 @examples(6)
 @given(cases())

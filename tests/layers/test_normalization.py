@@ -11,7 +11,7 @@ import jaxnet as jn
 from jaxnet import losses
 from jaxnet.layers.normalization import batch_norm, layer_norm, rms_norm
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 256 * float(np.finfo(np.float32).eps)
@@ -211,6 +211,7 @@ def test_running_averages_tend_to_those_of_the_population(traced):
     np.testing.assert_allclose(state["variance"], np.array([4.0, 0.25]) * 63 / 64, rtol=0.1)
 
 
+@pytest.mark.float64
 @pytest.mark.source("B-7.52-57")
 def test_a_network_with_batch_norm_is_proven_and_carries_its_state():
     net = jn.serial(jn.dense(5, bias=False), batch_norm(momentum=0.5), jn.relu(), jn.dense(3))

@@ -14,7 +14,7 @@ from jaxnet.layers import serial
 from jaxnet.layers.pooling import average_pool, global_average_pool, global_max_pool, max_pool
 from jaxnet.layers.reshaping import flatten
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 TOLERANCE = 1e-12 if jax.config.jax_enable_x64 else 64 * float(np.finfo(np.float32).eps)
 
@@ -81,6 +81,7 @@ def by_loops(x, dy_of, window, stride, pads, kind):
     return y, dy, dx
 
 
+@pytest.mark.float64
 @pytest.mark.source("GB-9.3-pool-types", "GB-9.3-pool-stride")
 @pytest.mark.parametrize(("make", "kind"), [(max_pool, "max"), (average_pool, "average")])
 @examples(5)

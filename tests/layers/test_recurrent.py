@@ -20,7 +20,7 @@ from jaxnet.layers.recurrent import bidirectional, gru, lstm, rnn
 from jaxnet.layers.sequences import Sequence, pad, time_distributed
 from jaxnet.layers.teacher import output_rnn
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 KEY = jax.random.key(4)
 KINDS = {"rnn": rnn, "relu": partial(rnn, activation="relu"), "lstm": lstm, "gru": gru}
 LENGTHS = (4, 1, 3)
@@ -53,6 +53,7 @@ def started(layer, spec=(4, 2)):
 # ── by hand is by autodiff ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.float64
 @pytest.mark.source("GB-10.2.2-BPTT", "GB-10.0-variable-length")
 @examples(4)
 @given(
@@ -77,6 +78,7 @@ def test_plain_arrays_of_any_length_too(kind, time):
     check_backward(layer, params, state, drawn(2, time, 2))
 
 
+@pytest.mark.float64
 def test_a_deep_bidirectional_network_on_sequences():
     net = serial(bidirectional(partial(lstm, 3)), time_distributed(dense(2)), gru(3, last=True), dense(2))
     x = sequence()
@@ -103,6 +105,7 @@ def transplanted(torch, kind, layers_params, both):
     return module
 
 
+@pytest.mark.float64
 @pytest.mark.source("GB-10.2-forward", "GB-10.0-variable-length", "GB-10.2.2-BPTT")
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 @pytest.mark.parametrize(("kind", "both"), [("rnn", True), ("relu", False), ("lstm", True), ("gru", True)])

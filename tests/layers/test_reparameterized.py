@@ -12,7 +12,7 @@ from jaxnet.layers import dense, dropout, serial, tanh
 from jaxnet.layers.reparameterized import compute_dtype, reparameterized, tied
 from jaxnet.layers.weights import dropconnect, low_rank, weight_noise, weight_norm
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 KEY = jax.random.key(8)
 NET = serial(dense(4), tanh(), dense(3))
 X = drawn(5, 3)

@@ -12,7 +12,7 @@ from jaxnet import initializers, losses
 from jaxnet.layers import elementwise
 from jaxnet.layers.units import maxout, prelu, rbf
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 X64 = jax.config.jax_enable_x64
 TOLERANCE = 1e-12 if X64 else 64 * float(np.finfo(np.float32).eps)

@@ -9,7 +9,7 @@ import sklearn.metrics
 
 from jaxnet import losses
 
-pytestmark = [pytest.mark.numerical, pytest.mark.long]
+pytestmark = pytest.mark.numerical
 
 X64 = jax.config.jax_enable_x64
 DTYPE = np.float64 if X64 else np.float32
