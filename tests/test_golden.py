@@ -11,6 +11,7 @@ import scipy.special
 from jax.flatten_util import ravel_pytree
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from vjp_proof import agree
 
 import jaxnet as jn
 from jaxnet import activations, initializers, losses
@@ -764,3 +765,51 @@ def test_scikit_learns_networks_step_by_step(estimator, activation, loss, target
         jax.tree.map(lambda a, b: near(a[t], b), steps, params())
     if estimator is MLPClassifier:  # the regressor reports a mean over outputs
         near(rows[-1], other.loss_)  # both before the last step
+
+
+HIDDEN = [(), (5,), (2,), (5, 2), (2, 5, 2)]
+KINDS = {
+    "softmax": (MLPClassifier, losses.softmax_cross_entropy, np.arange(30) % 3),
+    "logistic": (MLPClassifier, losses.sigmoid_cross_entropy, np.arange(30) % 2),
+    "values": (MLPRegressor, losses.squared_error, drawn(30, 2, seed=9)),
+}
+
+
+def scikit_learns_gradient(other, x, targets, weight):
+    """Its private `_backprop` at its present parameters: (loss, gradients by our names)."""
+    binarizer = getattr(other, "_label_binarizer", None)
+    y = binarizer.transform(targets) if binarizer else targets
+    parts, layers = other.n_layers_ - 1, [x] + [None] * (other.n_layers_ - 1)
+    loss, by_w, by_b = other._backprop(x, y, weight, layers, [None] * parts, [None] * parts, [None] * parts)
+    return loss, {f"dense_{k}": {"w": w, "b": b} for k, (w, b) in enumerate(zip(by_w, by_b, strict=True))}
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+def test_scikit_learns_gradients(kind, activation):
+    """Five shapes, both roads; plain, with the penalty α / Σ w, and with weights too. Small weights: its loss is of
+    probabilities, and loses digits where they come near 0 or 1."""
+    (estimator, loss, targets), x, weights = KINDS[kind], drawn(30, 5, seed=8), np.abs(drawn(30, seed=4))
+    known = {"classes": np.unique(targets)} if estimator is MLPClassifier else {}
+    for hidden in HIDDEN:
+        other = estimator(hidden_layer_sizes=hidden, activation=activation, solver="sgd", random_state=3)
+        other.partial_fit(x, targets, **known)
+        other.coefs_ = [drawn(*w.shape, seed=k, scale=0.4) for k, w in enumerate(other.coefs_)]
+        other.intercepts_ = [drawn(*b.shape, seed=10 + k) for k, b in enumerate(other.intercepts_)]
+        pairs = enumerate(zip(other.coefs_, other.intercepts_, strict=True))
+        params = arrays({f"dense_{k}": {"w": w, "b": b} for k, (w, b) in pairs})
+        outputs = other.intercepts_[-1].size
+        net = jn.mlp([*hidden, outputs], activation={"logistic": "sigmoid"}.get(activation, activation))
+        for make in (jn.backprop, jn.loss_and_grad):
+            for alpha, weight in ((0.0, None), (0.3, None), (0.3, weights)):
+                other.alpha, total = alpha, 30 if weight is None else weight.sum()
+                want_loss, want = scikit_learns_gradient(other, x, targets, weight)
+                gradient = jn.penalized(make(net, loss), l2=alpha / total) if alpha else make(net, loss)
+                batch = (x, targets) if weight is None else (x, targets, weight)
+                (got_loss, _), got = gradient(params, {}, arrays(batch))
+                if kind == "values":  # the regressor reports a mean over outputs, of which it takes the sum's gradient
+                    penalty = alpha / 2 * sum(np.square(w).sum() for w in other.coefs_) / total
+                    want_loss = outputs * (want_loss - penalty) + penalty
+                agree({"loss": got_loss}, {"loss": arrays(np.asarray(want_loss))}, TOLERANCE)
+                agree(got, arrays(want), TOLERANCE)

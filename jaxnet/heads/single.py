@@ -51,6 +51,9 @@ def _bias(values: list[float]):
     return lambda key, shape, dtype: jnp.asarray(values, dtype)
 
 
+_POWERS = {"precision": -0.5, "variance": 0.5, "deviation": 1.0}  # of a scale, to make a standard deviation of it
+
+
 def _normal_limits(mean, deviation, level):
     z = NormalDist().inv_cdf((1 + level) / 2)
     return mean - z * deviation, mean + z * deviation
@@ -138,8 +141,9 @@ def poisson(targets: int = 1) -> Head:
 
 
 def gaussian(targets: int = 1, *, scale: str = "precision", shared: bool = False) -> Head:
-    """Values with their spread: k means and k scales, a "precision" or a "variance" through softplus, by the Gaussian
-    likelihood. The scales depend on x, or, `shared`, are k learned numbers. They start at 1.
+    """Values with their spread: k means and k scales, by the Gaussian likelihood. A scale is a "precision", a
+    "variance" or a standard "deviation", through softplus; it depends on x, or, `shared`, is one learned number for
+    each target. Scales start at 1.
 
     Predicts `mean` and `interval`. A shared variance ends at the mean squared residual.
 
@@ -165,7 +169,7 @@ def gaussian(targets: int = 1, *, scale: str = "precision", shared: bool = False
 
     def interval(output, level):
         centre, s = losses.mean_and_scale(output)
-        return _normal_limits(centre, jnp.sqrt(s) if scale == "variance" else 1 / jnp.sqrt(s), level)
+        return _normal_limits(centre, s ** _POWERS[scale], level)
 
     predict: dict[str, Callable] = {"mean": mean, "interval": interval}
     return Head(name, layer, _refusing_integers(name, loss), predict, 2 * k, k, metrics=_r2_of(mean))

@@ -16,7 +16,7 @@ from jaxnet.losses.loss import Loss, aligned, check_targets_like, per_example
 
 FLOOR = 1e-6  # the least precision, variance or diagonal entry of a Cholesky factor
 LOG_2PI = math.log(2 * math.pi)
-SCALES = ("precision", "variance")
+SCALES = ("precision", "variance", "deviation")
 
 
 def positive(raw: Array) -> Array:
@@ -69,17 +69,18 @@ def gaussian(scale: str = "precision") -> Loss:
 
     As precision β = s: ½ Σ β (μ − y)² − log β + log 2π; gradient β (μ − y) and ½ ((μ − y)² − 1/β) σ(a).
     As variance v = s: ½ Σ (μ − y)²/v + log v + log 2π; gradient (μ − y)/v and ½ (1/v − (μ − y)²/v²) σ(a).
+    As standard deviation s: ½ Σ (μ − y)²/s² + 2 log s + log 2π; gradient (μ − y)/s² and (1/s − (μ − y)²/s³) σ(a).
     The precision needs no division by what may be small. Targets (n, k), or (n,) for k = 1.
 
     Raises:
-        ValueError: for another scale than "precision" or "variance".
+        ValueError: for another scale than "precision", "variance" or "deviation".
     Source: Goodfellow eq. 3.21–3.24, 6.34.
 
     >>> round(float(gaussian()(jnp.array([[2.0, 0.5413]]), jnp.array([2.0]))[0]), 4)
     0.9189
     """
     if scale not in SCALES:
-        raise ValueError(f'got gaussian(scale={scale!r}); expected "precision" or "variance"')
+        raise ValueError(f'got gaussian(scale={scale!r}); expected "precision", "variance" or "deviation"')
 
     def parts(output, target):
         mean, s = mean_and_scale(output)
@@ -89,16 +90,20 @@ def gaussian(scale: str = "precision") -> Loss:
         s, r = parts(output, target)
         if scale == "precision":
             return 0.5 * per_example(s * jnp.square(r) - jnp.log(s) + LOG_2PI)
-        return 0.5 * per_example(jnp.square(r) / s + jnp.log(s) + LOG_2PI)
+        if scale == "variance":
+            return 0.5 * per_example(jnp.square(r) / s + jnp.log(s) + LOG_2PI)
+        return per_example(0.5 * jnp.square(r / s) + jnp.log(s) + LOG_2PI / 2)
 
     def gradient(output, target):
         s, r = parts(output, target)
         slope = activations.sigmoid(output[..., s.shape[-1] :])
         if scale == "precision":
-            by_mean, by_scale = s * r, jnp.square(r) - 1 / s
+            by_mean, by_scale = s * r, 0.5 * (jnp.square(r) - 1 / s)
+        elif scale == "variance":
+            by_mean, by_scale = r / s, 0.5 * (1 / s - jnp.square(r / s))
         else:
-            by_mean, by_scale = r / s, 1 / s - jnp.square(r / s)
-        return jnp.concatenate([by_mean, 0.5 * by_scale * slope], axis=-1)
+            by_mean, by_scale = r / jnp.square(s), (1 - jnp.square(r / s)) / s
+        return jnp.concatenate([by_mean, by_scale * slope], axis=-1)
 
     def check(spec, target):
         means = jax.ShapeDtypeStruct((*spec.shape[:-1], _half("gaussian", spec.shape)), spec.dtype)
