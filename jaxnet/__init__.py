@@ -10,11 +10,13 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "activations", "checkpoint", "data", "gradients", "heads", "initializers", "layers", "losses", "metrics",
-    "networks", "outcomes", "sweeps", "testing", "training",
+    "networks", "norms", "outcomes", "sweeps", "testing", "training",
 )  # fmt: skip
 _HOMES = {
     "data": ("Data",),
-    "gradients": ("backprop", "loss_and_grad", "penalized"),
+    "gradients": (
+        "accumulated", "adversarial", "augmented", "backprop", "loss_and_grad", "penalized", "regularized", "sam",
+    ),
     "layers": (
         "Layer", "Sequence", "average_pool", "batch_norm", "branch", "conv", "dense", "dropout", "embedding",
         "flatten", "gelu", "global_average_pool", "gru", "identity", "layer_norm", "leaky_relu", "lstm", "max_pool",
@@ -61,14 +63,20 @@ if TYPE_CHECKING:
     from jaxnet import losses as losses
     from jaxnet import metrics as metrics
     from jaxnet import networks as networks
+    from jaxnet import norms as norms
     from jaxnet import outcomes as outcomes
     from jaxnet import sweeps as sweeps
     from jaxnet import testing as testing
     from jaxnet import training as training
     from jaxnet.data import Data as Data
+    from jaxnet.gradients import accumulated as accumulated
+    from jaxnet.gradients import adversarial as adversarial
+    from jaxnet.gradients import augmented as augmented
     from jaxnet.gradients import backprop as backprop
     from jaxnet.gradients import loss_and_grad as loss_and_grad
     from jaxnet.gradients import penalized as penalized
+    from jaxnet.gradients import regularized as regularized
+    from jaxnet.gradients import sam as sam
     from jaxnet.layers import Layer as Layer
     from jaxnet.layers import Sequence as Sequence
     from jaxnet.layers import average_pool as average_pool
