@@ -22,15 +22,15 @@ _HOMES = {
         "flatten", "gelu", "global_average_pool", "gru", "identity", "layer_norm", "leaky_relu", "lstm", "max_pool",
         "maxout", "relu", "repeat", "residual", "rnn", "serial", "sigmoid", "silu", "softmax", "softplus", "tanh",
     ),
-    "networks": ("mlp",),
+    "networks": ("mlp", "transferred"),
     "sweeps": (
         "Space", "Study", "grid", "halving", "hyperband", "integers", "learning_rate_finder", "lin_space", "log_space",
         "log_uniform", "population_based_training", "random_draws", "sobol_draws", "static", "sweep", "uniform",
         "when", "zipped",
     ),
     "training": (
-        "Fitted", "Program", "TrainState", "evaluate", "fit", "predict", "program", "run", "train_state", "train_step",
-        "whole",
+        "Fitted", "Program", "TrainState", "evaluate", "fit", "merged", "predict", "program", "retrained", "run",
+        "train_state", "train_step", "until", "whole",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from jaxnet.layers.dense import dense as dense
     from jaxnet.layers.embedding import embedding as embedding
     from jaxnet.networks import mlp as mlp
+    from jaxnet.networks import transferred as transferred
     from jaxnet.sweeps import Space as Space
     from jaxnet.sweeps import Study as Study
     from jaxnet.sweeps import grid as grid
@@ -130,9 +131,12 @@ if TYPE_CHECKING:
     from jaxnet.training import TrainState as TrainState
     from jaxnet.training import evaluate as evaluate
     from jaxnet.training import fit as fit
+    from jaxnet.training import merged as merged
     from jaxnet.training import predict as predict
+    from jaxnet.training import retrained as retrained
     from jaxnet.training import run as run
     from jaxnet.training import train_state as train_state
     from jaxnet.training import train_step as train_step
+    from jaxnet.training import until as until
     from jaxnet.training.program import program as program
     from jaxnet.training.whole import whole as whole
