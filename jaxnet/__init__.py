@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "activations", "checkpoint", "data", "gradients", "heads", "initializers", "layers", "losses", "metrics",
-    "networks", "norms", "outcomes", "sweeps", "testing", "training",
+    "networks", "norms", "optimizers", "outcomes", "schedules", "sweeps", "testing", "training",
 )  # fmt: skip
 _HOMES = {
     "data": ("Data",),
@@ -64,7 +64,9 @@ if TYPE_CHECKING:
     from jaxnet import metrics as metrics
     from jaxnet import networks as networks
     from jaxnet import norms as norms
+    from jaxnet import optimizers as optimizers
     from jaxnet import outcomes as outcomes
+    from jaxnet import schedules as schedules
     from jaxnet import sweeps as sweeps
     from jaxnet import testing as testing
     from jaxnet import training as training
