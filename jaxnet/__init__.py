@@ -10,25 +10,27 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "activations", "checkpoint", "data", "gradients", "heads", "initializers", "layers", "losses", "metrics",
-    "networks", "outcomes", "sweeps", "testing", "training",
+    "networks", "norms", "optimizers", "outcomes", "schedules", "sweeps", "testing", "training",
 )  # fmt: skip
 _HOMES = {
     "data": ("Data",),
-    "gradients": ("backprop", "loss_and_grad", "penalized"),
+    "gradients": (
+        "accumulated", "adversarial", "augmented", "backprop", "loss_and_grad", "penalized", "regularized", "sam",
+    ),
     "layers": (
         "Layer", "Sequence", "average_pool", "batch_norm", "branch", "conv", "dense", "dropout", "embedding",
         "flatten", "gelu", "global_average_pool", "gru", "identity", "layer_norm", "leaky_relu", "lstm", "max_pool",
         "maxout", "relu", "repeat", "residual", "rnn", "serial", "sigmoid", "silu", "softmax", "softplus", "tanh",
     ),
-    "networks": ("mlp",),
+    "networks": ("mlp", "transferred"),
     "sweeps": (
         "Space", "Study", "grid", "halving", "hyperband", "integers", "learning_rate_finder", "lin_space", "log_space",
         "log_uniform", "population_based_training", "random_draws", "sobol_draws", "static", "sweep", "uniform",
         "when", "zipped",
     ),
     "training": (
-        "Fitted", "Program", "TrainState", "evaluate", "fit", "predict", "program", "run", "train_state", "train_step",
-        "whole",
+        "Fitted", "Program", "TrainState", "evaluate", "fit", "merged", "predict", "program", "retrained", "run",
+        "train_state", "train_step", "until", "whole",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -61,14 +63,22 @@ if TYPE_CHECKING:
     from jaxnet import losses as losses
     from jaxnet import metrics as metrics
     from jaxnet import networks as networks
+    from jaxnet import norms as norms
+    from jaxnet import optimizers as optimizers
     from jaxnet import outcomes as outcomes
+    from jaxnet import schedules as schedules
     from jaxnet import sweeps as sweeps
     from jaxnet import testing as testing
     from jaxnet import training as training
     from jaxnet.data import Data as Data
+    from jaxnet.gradients import accumulated as accumulated
+    from jaxnet.gradients import adversarial as adversarial
+    from jaxnet.gradients import augmented as augmented
     from jaxnet.gradients import backprop as backprop
     from jaxnet.gradients import loss_and_grad as loss_and_grad
     from jaxnet.gradients import penalized as penalized
+    from jaxnet.gradients import regularized as regularized
+    from jaxnet.gradients import sam as sam
     from jaxnet.layers import Layer as Layer
     from jaxnet.layers import Sequence as Sequence
     from jaxnet.layers import average_pool as average_pool
@@ -99,6 +109,7 @@ if TYPE_CHECKING:
     from jaxnet.layers.dense import dense as dense
     from jaxnet.layers.embedding import embedding as embedding
     from jaxnet.networks import mlp as mlp
+    from jaxnet.networks import transferred as transferred
     from jaxnet.sweeps import Space as Space
     from jaxnet.sweeps import Study as Study
     from jaxnet.sweeps import grid as grid
@@ -122,9 +133,12 @@ if TYPE_CHECKING:
     from jaxnet.training import TrainState as TrainState
     from jaxnet.training import evaluate as evaluate
     from jaxnet.training import fit as fit
+    from jaxnet.training import merged as merged
     from jaxnet.training import predict as predict
+    from jaxnet.training import retrained as retrained
     from jaxnet.training import run as run
     from jaxnet.training import train_state as train_state
     from jaxnet.training import train_step as train_step
+    from jaxnet.training import until as until
     from jaxnet.training.program import program as program
     from jaxnet.training.whole import whole as whole

@@ -1,7 +1,9 @@
 """Whole networks by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from jaxnet import activations, initializers
@@ -41,3 +43,45 @@ def mlp(
         if not (isinstance(dropout, (int, float)) and dropout == 0):
             layers.append(dropout_layer(dropout))
     return serial(*layers, dense(sizes[-1], weight_init=weight_init))
+
+
+def transferred(params: Any, source: Any, paths: Mapping[str, str] | Sequence[str]) -> Any:
+    """`params` with the parts named by `paths` taken from `source`, another network's parameters.
+
+    For pretraining and transfer: `fit(…, params=transferred(fresh, trained, ["dense_0", "dense_1"]))` starts a new
+    task, a deeper network or a fine-tuning run from trained layers (Goodfellow §8.7.4).
+
+    Args:
+        params: what the new network's `init` gave.
+        paths: paths here -> paths in `source`, or a list of those that are the same in both. A path is names joined by
+            dots and stands for everything below it: "dense_0", "dense_0.w".
+
+    Raises:
+        ValueError: a path that isn't there, or arrays of other shapes.
+
+    >>> fresh, trained = ({"dense_0": {"w": np.full((2, 2), v), "b": np.full(2, v)}} for v in (0.0, 1.0))
+    >>> transferred(fresh, trained, ["dense_0.w"])["dense_0"]["b"].tolist()
+    [0.0, 0.0]
+    """
+    pairs = dict(paths) if isinstance(paths, Mapping) else {path: path for path in paths}
+    here, there = (
+        {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (params, source))
+    )
+    taken = {}
+    for ours, theirs in pairs.items():
+        below = [name for name in here if name == ours or name.startswith(f"{ours}.")]
+        if not below:
+            raise ValueError(f"transferred: got {ours!r}, which no parameter begins with; expected one of {list(here)}")
+        for name in below:
+            origin = theirs + name[len(ours) :]
+            if origin not in there:
+                raise ValueError(f"transferred: got {origin!r}, not in the source; expected one of {list(there)}")
+            if np.shape(here[name]) != np.shape(there[origin]):
+                raise ValueError(
+                    f"transferred: got {origin} of shape {np.shape(there[origin])}; expected {np.shape(here[name])}, "
+                    f"the shape of {name}"
+                )
+            taken[name] = there[origin]
+    leaves = [taken.get(name, leaf) for name, leaf in here.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)

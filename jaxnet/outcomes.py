@@ -1,14 +1,15 @@
 """How a run ended, as an int32 that lives in arrays and a sentence that people read.
 
-A run ends in one of three ways: its epochs are exhausted, it stopped early, or it diverged; a study can also drop it
-before its end, when others are better. It is never called converged: a loss that stopped falling is no proof of a
-minimum.
+A run ends when its epochs are exhausted, it stopped early, it diverged, or it reached a target that it was given; a
+study can also drop it before its end, when others are better. It is never called converged: a loss that stopped
+falling is no proof of a minimum.
 """
 
 EPOCHS_EXHAUSTED = 0
 STOPPED_EARLY = 1
 DIVERGED = 2
 DROPPED = 3
+TARGET_REACHED = 4
 
 
 def describe(code, epoch) -> str:
@@ -39,7 +40,9 @@ def describe(code, epoch) -> str:
         )
     if code == DROPPED:
         return f"dropped after epoch {epoch}: at this point of the study others were better"
-    raise ValueError(f"got outcome code {code}; expected 0, 1, 2 or 3 (see jaxnet.outcomes)")
+    if code == TARGET_REACHED:
+        return f"reached the target at epoch {epoch}"
+    raise ValueError(f"got outcome code {code}; expected 0, 1, 2, 3 or 4 (see jaxnet.outcomes)")
 
 
 def word(code) -> str:
@@ -56,7 +59,8 @@ def word(code) -> str:
         STOPPED_EARLY: "stopped early",
         DIVERGED: "diverged",
         DROPPED: "dropped",
+        TARGET_REACHED: "target reached",
     }
     if int(code) not in words:
-        raise ValueError(f"got outcome code {code}; expected 0, 1, 2 or 3 (see jaxnet.outcomes)")
+        raise ValueError(f"got outcome code {code}; expected 0, 1, 2, 3 or 4 (see jaxnet.outcomes)")
     return words[int(code)]

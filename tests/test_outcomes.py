@@ -1,4 +1,4 @@
-"""outcomes: three fixed codes, each with its sentence; none of them claims convergence."""
+"""outcomes: fixed codes, each with its sentence; none of them claims convergence."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,8 @@ SENTENCES = [
         3,
         "diverged at epoch 3: the training loss, the validation loss or a parameter was not finite at its end",
     ),
+    (outcomes.DROPPED, 3, 5, "dropped after epoch 5: at this point of the study others were better"),
+    (outcomes.TARGET_REACHED, 4, 9, "reached the target at epoch 9"),
 ]
 
 
@@ -32,7 +34,7 @@ def test_each_code_has_its_sentence(code, stored, epoch, sentence, number):
     assert "converge" not in sentence
 
 
-@pytest.mark.parametrize("code", [-1, 4, 255])
+@pytest.mark.parametrize("code", [-1, 5, 255])
 def test_unknown_code_is_refused(code):
-    with pytest.raises(ValueError, match=rf"got outcome code {code}; expected 0, 1, 2 or 3"):
+    with pytest.raises(ValueError, match=rf"got outcome code {code}; expected 0, 1, 2, 3 or 4"):
         outcomes.describe(code, 1)

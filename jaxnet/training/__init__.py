@@ -4,6 +4,7 @@ from jaxnet.training.evaluation import evaluate, predict
 from jaxnet.training.host import run
 from jaxnet.training.loop import fit
 from jaxnet.training.program import Fitted, Program, program
+from jaxnet.training.refit import merged, retrained, until
 from jaxnet.training.step import TrainState, train_state, train_step
 from jaxnet.training.whole import whole
 
@@ -13,10 +14,13 @@ __all__ = [
     "TrainState",
     "evaluate",
     "fit",
+    "merged",
     "predict",
     "program",
+    "retrained",
     "run",
     "train_state",
     "train_step",
+    "until",
     "whole",
 ]
