@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "activations", "checkpoint", "data", "gradients", "heads", "initializers", "layers", "losses", "metrics",
-    "networks", "norms", "optimizers", "outcomes", "schedules", "sweeps", "testing", "training",
+    "activations", "adapters", "checkpoint", "data", "gradients", "heads", "initializers", "layers", "losses",
+    "metrics", "networks", "norms", "optimizers", "outcomes", "rules", "schedules", "sweeps", "testing", "training",
 )  # fmt: skip
 _HOMES = {
     "data": ("Data",),
@@ -22,7 +22,9 @@ _HOMES = {
         "flatten", "gelu", "global_average_pool", "gru", "identity", "layer_norm", "leaky_relu", "lstm", "max_pool",
         "maxout", "relu", "repeat", "residual", "rnn", "serial", "sigmoid", "silu", "softmax", "softplus", "tanh",
     ),
+    "microscope": ("explain",),
     "networks": ("mlp", "transferred"),
+    "summaries": ("count_parameters", "summary"),
     "sweeps": (
         "Space", "Study", "grid", "halving", "hyperband", "integers", "learning_rate_finder", "lin_space", "log_space",
         "log_uniform", "population_based_training", "random_draws", "sobol_draws", "static", "sweep", "uniform",
@@ -54,6 +56,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from jaxnet import activations as activations
+    from jaxnet import adapters as adapters
     from jaxnet import checkpoint as checkpoint
     from jaxnet import data as data
     from jaxnet import gradients as gradients
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from jaxnet import norms as norms
     from jaxnet import optimizers as optimizers
     from jaxnet import outcomes as outcomes
+    from jaxnet import rules as rules
     from jaxnet import schedules as schedules
     from jaxnet import sweeps as sweeps
     from jaxnet import testing as testing
@@ -108,8 +112,11 @@ if TYPE_CHECKING:
     from jaxnet.layers import tanh as tanh
     from jaxnet.layers.dense import dense as dense
     from jaxnet.layers.embedding import embedding as embedding
+    from jaxnet.microscope import explain as explain
     from jaxnet.networks import mlp as mlp
     from jaxnet.networks import transferred as transferred
+    from jaxnet.summaries import count_parameters as count_parameters
+    from jaxnet.summaries import summary as summary
     from jaxnet.sweeps import Space as Space
     from jaxnet.sweeps import Study as Study
     from jaxnet.sweeps import grid as grid

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawing import cases, examples, roads
+from drawing import dense_cases, examples, parts, roads
 from hypothesis import assume, given
 from jax.flatten_util import ravel_pytree
 
@@ -22,7 +22,7 @@ KINKS = {
 def pre_activation_signs(case, params):
     """The side of each kink that what enters a unit is on: constant where finite differences may be trusted."""
     x, signs = case.batch[0], []
-    for name, part in zip(jn.layers.combinators.names(case.parts), case.parts, strict=True):
+    for name, part in zip(jn.layers.combinators.names(parts(case)), parts(case), strict=True):
         for kink in KINKS.get(part.name, ()):
             signs.append(jnp.sign(x - kink).ravel())
         x, _ = part.apply(params.get(name, {}), {}, x)
@@ -31,7 +31,7 @@ def pre_activation_signs(case, params):
 
 @pytest.mark.source("GB-5.9-COST", "M-3a")
 @examples(20)
-@given(cases(max_depth=3, widths=(1, 2, 3), batches=(1, 2, 3), dropout=False))
+@given(dense_cases(max_depth=3, widths=(1, 2, 3), sizes=(1, 2, 3), kinds=("dense",)))
 def test_backprop_equals_five_point_differences(case):
     """(−f(2h) + 8f(h) − 8f(−h) + f(−2h)) / 12h along each coordinate, h = 1e-3, where no ReLU changes side."""
     (gradient, _), h = roads(case), 1e-3
@@ -54,9 +54,9 @@ def test_backprop_equals_five_point_differences(case):
 
 @examples(20)
 @given(
-    cases(
-        max_depth=3, widths=(1, 2, 3), batches=(1, 7), names=("tanh", "sigmoid", "identity"),
-        loss_names=("squared_error",), dropout=False,
+    dense_cases(
+        max_depth=3, widths=(1, 2, 3), sizes=(1, 7), activations=("tanh", "sigmoid", "identity"),
+        targets=("values",), kinds=("dense",),
     )
 )  # fmt: skip
 def test_backprop_equals_complex_step(case):

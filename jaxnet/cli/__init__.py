@@ -1,6 +1,7 @@
 """The command line, `jaxnet`: what people touch.
 
-    main(argv) -> exit code: 0 done, 2 refused with one line on stderr, 130 interrupted, 141 the reader went away
+    main(argv) -> exit code: 0 done, 1 checked and found wrong, 2 refused with one line on stderr, 130 interrupted,
+    141 the reader went away
 
 The options are in `options`, the work in a module per subcommand that is imported when it's asked for: help doesn't
 wait for jax. JAXNET_TRACEBACK=1 shows the traceback behind an error line.
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # class names where the terminal has no such letters
     try:
         with heard() if argv is None else contextlib.nullcontext():
-            _run(sys.argv[1:] if argv is None else list(argv))
+            code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()  # here, where a reader that went away is noticed
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -43,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"jaxnet: error: {_sentence(error)}", file=sys.stderr)
         return 2
-    return 0
+    return code
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str]) -> int:
     if words == ["--version"]:
         print(f"jaxnet {__version__}")
-        return
-    from jaxnet.cli.options import Compare, Demo, Info, Predict, Report, Sweep, Train, parsed
+        return 0
+    from jaxnet.cli.options import Check, Compare, Demo, Info, Predict, Report, Sweep, Train, parsed
 
     match parsed(words or ["--help"]):
         case Demo(out, seed):
@@ -77,10 +78,15 @@ def _run(words: list[str]) -> None:
             from jaxnet.cli.compare import compare
 
             compare(options)
+        case Check() as options:
+            from jaxnet.cli.check import check
+
+            return 0 if check(options) else 1
         case Info():
             from jaxnet.cli.info import info
 
             info()
+    return 0
 
 
 def _sentence(error: Exception) -> str:

@@ -141,6 +141,27 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Prove a layer, a loss or an optimizer of your own: run every check of jaxnet.testing and print a report.
+
+    For a layer: gradient by hand against autodiff and finite differences, types, state, keys, members side by side.
+    Exit code 0: nothing is wrong; 1: something is; 2: it couldn't be run. JAX_ENABLE_X64=1 checks in float64, where
+    differences say most. docs/layers.md shows how to write a layer."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODULE:NAME")]
+    """A module's dotted name or file, and what is in it: a Layer, a Loss, an optax optimizer, or a function that makes
+    one without arguments."""
+    shape: Annotated[str | None, tyro.conf.arg(metavar="SHAPE")] = None
+    """Of one example of a layer's inputs, such as 28,28,1; of a loss's outputs, 3 unless given."""
+    dtype: Annotated[str | None, tyro.conf.arg(metavar="DTYPE")] = None
+    """Of a layer's inputs, such as int32; JAX's default float unless given."""
+    bound: float | None = None
+    """The share of a gradient's scale that errors may have; by the dtype unless given."""
+    seed: int = 0
+    """Decides everything drawn."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Print versions, devices, settings and the data sets found."""
 
@@ -152,11 +173,12 @@ Command = (
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
 
-def parsed(words: list[str]) -> Demo | Train | Predict | Sweep | Report | Compare | Info:
+def parsed(words: list[str]) -> Demo | Train | Predict | Sweep | Report | Compare | Check | Info:
     """The record that a command line asks for; SystemExit after help (code 0) or a word that isn't understood (2).
 
     >>> parsed(["train", "--data", "iris", "--hidden", ""]).hidden

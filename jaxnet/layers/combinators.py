@@ -96,7 +96,8 @@ def _forward(layers, params, state, x, key, train):
     """[x, l_1(x), l_2(l_1(x)), …] and the new state."""
     values, new_state = [x], {}
     for name, layer, layer_params, layer_state, layer_key in parts(layers, params, state, key):
-        x, layer_state = layer.apply(layer_params, layer_state, x, key=layer_key, train=train)
+        with jax.named_scope(name):  # what `explain` and profilers say
+            x, layer_state = layer.apply(layer_params, layer_state, x, key=layer_key, train=train)
         values.append(x)
         if layer_state:
             new_state[name] = layer_state
@@ -110,7 +111,8 @@ def _backward(layers, params, state, x, dy, taps, key, train):
     steps = zip(parts(layers, params, state, key), values[:-1], strict=True)
     for (name, layer, layer_params, layer_state, layer_key), x in reversed(list(steps)):
         dy = added(dy, taps[name]) if name in taps else dy
-        dy, layer_grads = layer.backward(layer_params, layer_state, x, dy, key=layer_key, train=train)
+        with jax.named_scope(name):
+            dy, layer_grads = layer.backward(layer_params, layer_state, x, dy, key=layer_key, train=train)
         if layer_params:
             grads[name] = layer_grads
     return dy, grads

@@ -82,7 +82,8 @@ def _side_by_side(kind: str, layers: tuple[Layer, ...], split, join) -> Layer:
         for (name, layer, part_params, part_state, part_key), part in zip(
             parts(layers, params, state, key), split(x), strict=True
         ):
-            y, part_state = layer.apply(part_params, part_state, part, key=part_key, train=train)
+            with jax.named_scope(name):
+                y, part_state = layer.apply(part_params, part_state, part, key=part_key, train=train)
             ys.append(y)
             new_state |= {name: part_state} if part_state else {}
         return tuple(ys), new_state
@@ -93,7 +94,8 @@ def _side_by_side(kind: str, layers: tuple[Layer, ...], split, join) -> Layer:
         for (name, layer, part_params, part_state, part_key), part, part_dy in zip(
             parts(layers, params, state, key), split(x), dy, strict=True
         ):
-            dx, part_grads = layer.backward(part_params, part_state, part, part_dy, key=part_key, train=train)
+            with jax.named_scope(name):
+                dx, part_grads = layer.backward(part_params, part_state, part, part_dy, key=part_key, train=train)
             dxs.append(dx)
             grads |= {name: part_grads} if part_params else {}
         return join(dxs), grads

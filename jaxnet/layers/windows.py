@@ -58,6 +58,11 @@ class Windows:
         axes = zip(spatial, self.pads(spatial), self.extent, self.stride, strict=True)
         return tuple((n + low + high - k) // s + 1 for n, (low, high), k, s in axes)
 
+    def tiles(self, spatial: tuple[int, ...]) -> bool:
+        """Whether the windows tile the inputs: each input is in exactly one window, none is padding."""
+        axes = zip(spatial, self.size, self.stride, self.dilation, self.pads(spatial), strict=True)
+        return all(s == k and d == 1 and pad == (0, 0) and n % k == 0 for n, k, s, d, pad in axes)
+
 
 def windows(name: str, size, stride, dilation, padding) -> Windows:
     """The `Windows` of layer `name`, checked; an integer stride or dilation holds for every axis.

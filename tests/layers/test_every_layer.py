@@ -14,6 +14,7 @@ from vjp_proof import BOUND, agree, both_roads, floating
 
 from jaxnet import layers
 from jaxnet.layers import Sequence, batch_of
+from jaxnet.testing import no_key_reuse
 
 HELPERS = {"Layer", "Sequence", "as_spec", "batch_of", "lsuv", "output_spec", "pad", "parameterless", "spec_of"}
 ELEMENTWISE = """absolute cosine elu gelu hard_sigmoid hard_tanh identity leaky_relu log_softmax relu selu sigmoid silu
@@ -223,6 +224,16 @@ def test_the_state_keeps_its_form_and_inference_its_values(name):
     for (_, state, *_), ((_, trained, _), (_, tested, _)) in zip(members(name), alone(name), strict=True):
         assert shapes(trained) == shapes(state)
         jax.tree.map(np.testing.assert_array_equal, tested, trained)
+
+
+@every_layer
+def test_no_key_is_used_twice(name):
+    layer, spec = CASES[name]
+    with no_key_reuse():
+        params, state = layer.init(jax.random.key(5), spec)
+        layer.apply(
+            params, state, values(batch_of(spec, 2), np.random.default_rng(0)), key=jax.random.key(6), train=True
+        )
 
 
 @every_layer

@@ -138,6 +138,10 @@ def test_merges_split_their_gradient():
     da, db = concatenate().backward({}, {}, (a, b), dy)[0]
     near(da, dy[:, :3])
     near(db, dy[:, 3:])
+    da, db, dc = concatenate().backward({}, {}, (a[:, :1], b, a), jnp.concatenate([dy, a[:, :1]], axis=1))[0]
+    near(da, dy[:, :1])
+    near(db, dy[:, 1:3])
+    near(dc, jnp.concatenate([dy[:, 3:], a[:, :1]], axis=1))
     one, two = graph.sum().backward({}, {}, (a, a), a)[0]
     assert one is a
     assert two is a

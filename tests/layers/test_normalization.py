@@ -193,6 +193,14 @@ def test_a_bias_before_batch_norm_has_no_effect_and_no_gradient():
     assert np.isfinite(at(params | {"dense_0": jax.tree.map(jnp.zeros_like, params["dense_0"])})[0][0])
 
 
+def test_the_ends_of_the_momentum_keep_the_last_batch_or_the_beginning():
+    x = jnp.array([[1.0], [3.0]])
+    for momentum, mean in ((0, 2.0), (1, 0.0)):
+        layer = batch_norm(momentum=momentum)
+        params, state = layer.init(jax.random.key(0), (1,))
+        assert layer.apply(params, state, x, train=True)[1]["mean"].tolist() == [mean]
+
+
 @pytest.mark.source("GB-8.7.1-BN-test")
 @pytest.mark.parametrize("traced", [False, True])
 def test_running_averages_tend_to_those_of_the_population(traced):

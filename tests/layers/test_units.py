@@ -164,6 +164,9 @@ def test_rbf_starts_with_answers_near_one_over_e():
     near(params["inverse_width"], np.full(50, 128**-0.5))
     y, _ = rbf(50).apply(params, {}, jax.random.normal(jax.random.key(1), (100, 64)))
     assert abs(float(y.mean()) - np.exp(-1)) < 0.05
+    at_each_step, _ = rbf(50).init(jax.random.key(0), (7, 64))
+    near(at_each_step["inverse_width"], params["inverse_width"])
+    assert at_each_step["centers"].shape == (64, 50)
     own, _ = rbf(3, width=2.0, center_init=initializers.constant(0.5)).init(jax.random.key(0), (2,))
     assert (own["centers"].tolist(), own["inverse_width"].tolist()) == ([[0.5] * 3] * 2, [0.5] * 3)
 

@@ -92,6 +92,17 @@ def test_hinge_is_the_formula_scikit_learns_and_torchs():
 
 
 @pytest.mark.source("GB-7.5.1-label-smoothing")
+def test_smoothing_of_bits_goes_halfway_to_a_coin():
+    """q = (1 − ε) y + ε/2, and torch's loss of q."""
+
+    def reference(torch, functional, z, y):
+        q = 0.7 * y + 0.15
+        return functional.binary_cross_entropy_with_logits(z, q, reduction="none").sum(-1)
+
+    against_torch(losses.binary_cross_entropy(smoothing=0.3), Z, BITS.astype(DTYPE), reference)
+
+
+@pytest.mark.source("GB-7.5.1-label-smoothing")
 def test_smoothing_asks_for_the_books_targets():
     """ε/k and 1 − (k − 1)ε/k; ε spread over the k − 1 other classes alone is another loss."""
     k, eps = 4, 0.1

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from drawing import cases, examples
+from drawing import dense_cases, examples
 from hypothesis import given
 
 import jaxnet as jn
@@ -85,7 +85,7 @@ def test_a_swept_hyperparameter_equals_a_fixed_one_bitwise():
 
 @pytest.mark.numerical
 @examples(4)
-@given(cases(max_depth=2, batches=(1, 7)))
+@given(dense_cases(max_depth=2, sizes=(1, 7)))
 def test_one_gradient_at_another_width(case):
     """A member of a population of three and the same network alone differ by rounding only."""
     gradient = jn.loss_and_grad(case.net, case.loss)
@@ -110,7 +110,7 @@ def test_twenty_steps_at_another_width():
 
 @pytest.mark.numerical
 @examples(8)
-@given(cases(max_depth=3, batches=(2, 7), dropout=False))
+@given(dense_cases(max_depth=3, sizes=(2, 7), kinds=("dense",)))
 def test_metamorphic_equalities_of_one_gradient(case):
     """Permuting the batch, and giving it twice, change nothing but rounding."""
     gradient = jn.backprop(case.net, case.loss)

@@ -1,0 +1,308 @@
+"""The microscope: one training step, layer by layer, and where its first inf or NaN comes from.
+
+    print(explain(net, params, state, batch, loss=loss))
+
+Per layer: how large its outputs and the loss's gradient by them are, how large its parameters' gradients are beside
+the parameters, which of its units are dead or saturated. Above the table one sentence: healthy, or the layer, the
+operation, the example and the numbers that made the first non-finite number that reaches the loss or a gradient.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.gradients import loss_and_grad, weighted_mean
+from jaxnet.heads import Head, attached
+from jaxnet.layers import Layer
+from jaxnet.losses import Loss
+from jaxnet.origins import Origin, evaluate, finite, origin, pointwise, scope_of
+
+# Bounded activations: a unit's output within 1 % of the range from a bound is saturated.
+BOUNDS = {
+    "tanh": (-1.0, 1.0), "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "sigmoid": (0.0, 1.0),
+    "hard_sigmoid": (0.0, 1.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of the step. Scales are means of absolute values over the batch; NaN where there's nothing."""
+
+    path: str
+    shape: tuple[int, ...]  # of its output, with the batch
+    output: float  # mean |h|
+    deviation: float  # standard deviation of h
+    largest: float  # max |h|
+    gradient: float  # mean |∂L/∂h|, times the number of examples
+    weights: float  # mean |θ| of its own parameters
+    slope: float  # mean |∂L/∂θ|
+    dead: float  # share of units (last axis) whose output is 0 for all examples
+    saturated: float  # share of outputs within 1 % of a bound of tanh, sigmoid and their like
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found; true when everything is finite, printed as a sentence and a table."""
+
+    sentence: str
+    layer: str  # path of the layer to blame; "" for none, or what isn't a layer's
+    operation: str  # the primitive, such as "log"; "" for an argument that came in non-finite
+    example: int | None  # index in the batch, where there's one
+    backward: bool  # whether the number appeared on the way back
+    loss: float
+    rows: tuple[LayerRow, ...]
+
+    def __bool__(self) -> bool:
+        return not self.sentence.startswith("not finite")
+
+    def __str__(self) -> str:
+        width = max([len(row.path) for row in self.rows] + [5])
+        head = f"{'layer':<{width}}  {'mean |h|':>9} {'std h':>9} {'max |h|':>9} {'mean |dh|':>9} {'mean |w|':>9} "
+        lines = [self.sentence, "", head + f"{'mean |dw|':>9} {'dead':>5} {'satur.':>6}"]
+        for row in self.rows:
+            numbers = (row.output, row.deviation, row.largest, row.gradient, row.weights, row.slope)
+            cells = " ".join(f"{'':>9}" if np.isnan(v) and i > 3 else f"{v:>9.2g}" for i, v in enumerate(numbers))
+            shares = f"{row.dead:>5.0%}" if row.dead > 0 else f"{'':>5}"
+            shares += f" {row.saturated:>6.0%}" if row.saturated > 0 else ""
+            lines.append(f"{row.path:<{width}}  {cells} {shares}".rstrip())
+        return "\n".join(lines)
+
+
+def explain(
+    net: Layer,
+    params: Any,
+    state: Any,
+    batch: Any,
+    *,
+    loss: "Loss | Callable | Head",
+    key: jax.Array | None = None,
+    train: bool = True,
+) -> Explanation:
+    """One step of `net` on `batch` under the microscope; nothing is changed.
+
+    Args:
+        net, params, state: as for `net.apply`.
+        batch: (x, y) or (x, y, weight), concrete arrays.
+        loss: a `Loss`, a function (output, target) -> (batch,), or a `Head`, whose layer is appended to `net`.
+        key: the step's key, where training needs one. The key that `train_step` used shows the same step again.
+        train: whether to run as in training.
+
+    The gradient is by automatic differentiation, as in training. An operation is found by evaluating one after the
+    other, without jit: a reordered sum can overflow in one and not in the other.
+
+    Raises:
+        ValueError, TypeError: what the network says of its inputs.
+
+    >>> import jaxnet as jn
+    >>> net = jn.serial(jn.dense(2), jn.relu(), jn.dense(1))
+    >>> params, state = net.init(jax.random.key(0), (3,))
+    >>> params["dense_1"]["w"] = params["dense_1"]["w"].at[0].set(jnp.inf)
+    >>> explain(net, params, state, (jnp.ones((4, 3)), jnp.ones((4, 1))), loss=jn.losses.squared_error).sentence
+    'not finite: parameter dense_1.w is inf at [0, 0] before the step'
+    """
+    net, loss, _ = attached(net, loss, None)
+    batch = jax.tree.map(jnp.asarray, tuple(batch))
+    x, y = batch[:2]
+
+    def values(params, state, x):
+        output, after = net.apply(params, state, x, key=key, train=train)
+        with jax.named_scope("loss"):
+            return loss.value(output, y), after
+
+    each, after = jax.jit(values)(params, state, x)
+    (mean, _), grads = jax.jit(loss_and_grad(net, loss), static_argnames="train")(
+        params, state, batch, key=key, train=train
+    )
+    rows = _rows(net, loss, params, state, batch, grads, key, train)
+    total = float(mean)
+
+    def blamed(sentence, layer="", operation="", example=None, backward=False):
+        return Explanation(f"not finite: {sentence}", layer, operation, example, backward, total, rows)
+
+    if all(finite(leaf) for leaf in jax.tree.leaves((mean, grads, after))):
+        return Explanation("healthy: the loss and every gradient are finite", "", "", None, False, total, rows)
+    given = _given(params, state, batch)
+    if given is not None:
+        return blamed(given[0], example=given[1])
+    wrong = _target(loss, net, params, state, x, y)
+    if wrong is not None:
+        return blamed(wrong[0], "loss", example=wrong[1])
+    found = None
+    if not all(finite(leaf) for leaf in jax.tree.leaves((each, after))):
+        found = origin(values, params, state, x)
+    if found is None:
+
+        def gradients(params):
+            return loss_and_grad(net, _named_loss(loss))(params, state, batch, key=key, train=train)
+
+        found = origin(gradients, params)
+        found = dataclasses.replace(found, backward=True) if found else None  # the values themselves are finite
+    if found is None:
+        return blamed("in the compiled step, but not where operations run one by one: an overflow of a reordered sum")
+    sentence, example = _said(found, jax.tree.leaves(x)[0].shape[0])
+    return blamed(sentence, found.layer, found.operation, example, found.backward)
+
+
+def _named_loss(loss: Loss) -> Loss:
+    """The loss traced under the name "loss"."""
+
+    def value(output, target):
+        with jax.named_scope("loss"):
+            return loss.value(output, target)
+
+    return Loss(loss.name, value)
+
+
+# ── what came in ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _given(params, state, batch):
+    """(sentence, example) of the first array that isn't finite before anything is computed, or None."""
+    x, y, *weight = batch
+    for kind, tree in (("parameter", params), ("state", state), ("input", x), ("target", y), ("weight", weight)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if finite(leaf):
+                continue
+            values = np.asarray(leaf, np.float64)
+            at = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            if kind in ("parameter", "state"):
+                return f"{kind} {name} is {values[tuple(at)]} at {at} before the step", None
+            return (
+                f"{kind} {f'{name} ' if name and kind == 'input' else ''}of example {at[0]} is {values[tuple(at)]}",
+                at[0],
+            )
+    return None
+
+
+def _target(loss, net, params, state, x, y):
+    """(sentence, example) of a target that the loss refuses, or None."""
+    output = jax.eval_shape(lambda p, s, x: net.apply(p, s, x)[0], params, state, x)
+    for i in range(np.shape(y)[0] if np.ndim(y) else 0):
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), output)
+        try:
+            loss.check(one, np.asarray(y)[i : i + 1])
+        except (ValueError, TypeError) as error:
+            return f"target of example {i}: {error}", i
+    return None
+
+
+# ── what was computed ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _said(found: Origin, count: int) -> tuple[str, int | None]:
+    """The sentence, and the example where the output has one row per example."""
+    per_example = bool(found.at) and found.output.shape[0] == count
+    example = found.at[0] if per_example else None
+    value = found.output.astype(np.float64)[found.at]
+    where = (
+        f"layer {found.layer}" if found.layer and found.layer != "loss" else "the loss" if found.layer else "the step"
+    )
+    way = "the gradient" if found.backward else "the forward pass"
+    operands = [float(np.broadcast_to(o, found.output.shape).astype(np.float64)[found.at]) for o in pointwise(found)]
+    call = f"{found.operation}({', '.join(f'{o:.4g}' for o in operands)})" if operands else found.operation
+    sentence = f"{call} = {value:g} in {way} of {where}" if operands else f"{call} gave {value:g} in {way} of {where}"
+    if np.isinf(value) and 0 not in operands:
+        sentence += f", an overflow of {found.output.dtype}"
+    if not operands and found.operands:
+        largest = max(
+            (float(np.abs(o.astype(np.float64)).max(initial=0)) for o in found.operands if o.dtype.kind != "b"),
+            default=0,
+        )
+        sentence += f" from operands of at most {largest:.3g}"
+    if found.step is not None:
+        sentence += f", step {found.step}"
+    if example is not None:
+        sentence += f", example {example}"
+    return sentence, example
+
+
+# ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows(net, loss, params, state, batch, grads, key, train) -> tuple[LayerRow, ...]:
+    """One row for each layer that computed something, in order."""
+    x, y, *weight = batch
+    count = jax.tree.leaves(x)[0].shape[0]
+    structure = jax.tree.structure((params, x))
+    closed, shape = jax.make_jaxpr(
+        lambda *leaves: net.apply(
+            jax.tree.unflatten(structure, leaves)[0],
+            state,
+            jax.tree.unflatten(structure, leaves)[1],
+            key=key,
+            train=train,
+        )[0],
+        return_shape=True,
+    )(*jax.tree.leaves((params, x)))
+    jaxpr, output = closed.jaxpr, jax.tree.structure(shape)
+    last = _last_equations(jaxpr, count)
+
+    def run(deltas):
+        """The mean loss with a change of each layer's output, and those outputs."""
+        known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        known |= dict(zip(jaxpr.invars, jax.tree.leaves((params, x)), strict=True))
+        hidden = {}
+        for i, equation in enumerate(jaxpr.eqns):
+            results = evaluate(jaxpr, equation, [v.val if hasattr(v, "val") else known[v] for v in equation.invars])
+            known |= dict(zip(equation.outvars, results, strict=True))
+            if i in last:
+                path, variable = last[i]
+                known[variable] = known[variable] + deltas[path] if deltas is not None else known[variable]
+                hidden[path] = known[variable]
+        leaves = [v.val if hasattr(v, "val") else known[v] for v in jaxpr.outvars]
+        return weighted_mean(loss.value(jax.tree.unflatten(output, leaves), y), *weight), hidden
+
+    shapes = jax.eval_shape(lambda: run(None)[1])
+    zeros = {path: jnp.zeros(s.shape, s.dtype) for path, s in shapes.items()}
+    slopes, hidden = jax.jit(jax.grad(run, has_aux=True))(zeros)
+    return tuple(
+        _row(path, np.asarray(hidden[path], np.float64), np.asarray(slopes[path], np.float64), params, grads, count)
+        for _, (path, _) in sorted(last.items())
+    )
+
+
+def _last_equations(jaxpr, count) -> dict[int, tuple[str, Any]]:
+    """equation -> (layer, variable): the last floating result with a row per example in each layer's scope."""
+    found: dict[str, tuple[int, Any]] = {}
+    for i, equation in enumerate(jaxpr.eqns):
+        path, _ = scope_of(equation)
+        for variable in equation.outvars:
+            aval = variable.aval
+            rows = getattr(aval, "ndim", 0) > 0 and aval.shape[0] == count and jnp.issubdtype(aval.dtype, jnp.floating)
+            if path and rows and (path not in found or aval.ndim >= found[path][1].aval.ndim or aval.ndim > 1):
+                found[path] = (i, variable)
+    return {i: (path, variable) for path, (i, variable) in found.items()}
+
+
+def _row(path, h, dh, params, grads, count) -> LayerRow:
+    own, by_own = (_below(tree, path) for tree in (params, grads))
+    bounds = BOUNDS.get(path.rsplit(".", 1)[-1].rsplit("_", 1)[0])
+    near = 0.01 * (bounds[1] - bounds[0]) if bounds else 0.0
+    units = np.all(h == 0, axis=tuple(range(h.ndim - 1))) if h.ndim > 1 else np.zeros(1)
+    with np.errstate(all="ignore"):
+        return LayerRow(
+            path,
+            h.shape,
+            float(np.mean(np.abs(h))),
+            float(np.std(h)),
+            float(np.max(np.abs(h), initial=0)),
+            float(np.mean(np.abs(dh)) * count),
+            float(np.mean(np.abs(own))) if own.size else np.nan,
+            float(np.mean(np.abs(by_own))) if by_own.size else np.nan,
+            float(np.mean(units)),
+            float(np.mean((h < bounds[0] + near) | (h > bounds[1] - near))) if bounds else 0.0,
+        )
+
+
+def _below(tree, path) -> np.ndarray:
+    """All parameters of the layer itself, flat."""
+    for name in path.split("."):
+        tree = tree.get(name, {}) if isinstance(tree, dict) else {}
+    leaves = [leaf for leaf in tree.values() if not isinstance(leaf, dict)] if isinstance(tree, dict) else []
+    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves]) if leaves else np.zeros(0)
