@@ -24,7 +24,7 @@ def lenet() -> jn.Layer:
     """Images (28, 28, 1) -> logits (10,), 65 thousand parameters."""
     return jn.serial(
         jn.conv(16, (5, 5), padding="SAME"), jn.relu(), jn.max_pool((2, 2)),
-        jn.conv(32, (5, 5)), jn.relu(), jn.max_pool((2, 2)),
+        jn.conv(32, (5, 5), padding="VALID"), jn.relu(), jn.max_pool((2, 2)),
         jn.flatten(), jn.dropout(0.3), jn.dense(64), jn.relu(), jn.dropout(0.2), jn.dense(10),
     )  # fmt: skip
 
@@ -36,6 +36,7 @@ def main(epochs: int = EPOCHS) -> float:
 
     steps = epochs * -(-data.size // BATCH)
     net = lenet()
+    print(f"{jn.count_parameters(net.init(jax.random.key(0), (28, 28, 1))[0]):,} parameters")
     optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, steps), weight_decay=1e-3)
     program = jn.program(net, jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH)
 

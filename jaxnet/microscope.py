@@ -21,6 +21,7 @@ from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer
 from jaxnet.losses import Loss
 from jaxnet.origins import Origin, evaluate, finite, origin, pointwise, scope_of
+from jaxnet.tables import table
 
 # Bounded activations: a unit's output within 1 % of the range from a bound is saturated.
 BOUNDS = {
@@ -61,16 +62,15 @@ class Explanation:
         return not self.sentence.startswith("not finite")
 
     def __str__(self) -> str:
-        width = max([len(row.path) for row in self.rows] + [5])
-        head = f"{'layer':<{width}}  {'mean |h|':>9} {'std h':>9} {'max |h|':>9} {'mean |dh|':>9} {'mean |w|':>9} "
-        lines = [self.sentence, "", head + f"{'mean |dw|':>9} {'dead':>5} {'satur.':>6}"]
+        head = ("layer", "mean |h|", "std h", "max |h|", "mean |dh|", "mean |w|", "mean |dw|", "dead", "satur.")
+        lines = []
         for row in self.rows:
             numbers = (row.output, row.deviation, row.largest, row.gradient, row.weights, row.slope)
-            cells = " ".join(f"{'':>9}" if np.isnan(v) and i > 3 else f"{v:>9.2g}" for i, v in enumerate(numbers))
-            shares = f"{row.dead:>5.0%}" if row.dead > 0 else f"{'':>5}"
-            shares += f" {row.saturated:>6.0%}" if row.saturated > 0 else ""
-            lines.append(f"{row.path:<{width}}  {cells} {shares}".rstrip())
-        return "\n".join(lines)
+            cells = ["" if np.isnan(v) and i > 3 else f"{v:.2g}" for i, v in enumerate(numbers)]
+            lines.append(
+                (row.path, *cells, *(f"{share:.0%}" if share > 0 else "" for share in (row.dead, row.saturated)))
+            )
+        return f"{self.sentence}\n\n{table(head, lines, right=range(1, 9))}"
 
 
 def explain(

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnet.summaries import path_name, table
+from jaxnet.summaries import path_name
+from jaxnet.tables import table
 
 REQUIRED: Any = object()
 """The `default` of rules that have to match every leaf."""

@@ -9,7 +9,7 @@ A layer from elsewhere that holds others in its own way is one row.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from jaxnet.layers import Layer, as_spec, batch_of, spec_of
 from jaxnet.layers import Sequence as Padded
 from jaxnet.layers.combinators import names
 from jaxnet.layers.elementwise import identity
+from jaxnet.tables import table
 
 ROLES = {
     "w": "weight", "kernel": "weight", "weight": "weight", "embedding": "weight", "embeddings": "weight",
@@ -179,24 +180,6 @@ def spec_text(spec: Any) -> str:
         return f"{a.shape}{dtype}" if name.isdigit() or not name else f"{name} {a.shape}{dtype}"
 
     return ", ".join(leaf(path, a) for path, a in jax.tree_util.tree_leaves_with_path(spec))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Columns of text, aligned, under their heads; those numbered in `right` to the right.
-
-    >>> print(table(("leaf", "size"), [("dense_0.w", "12")], right=(1,)))
-    leaf       size
-    dense_0.w    12
-    """
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    aligned = [
-        [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (head, *rows)
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
 
 
 def _shapes(layer: Layer, spec: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.gradients import GradientFunction
-from jaxnet.testing.reports import table
+from jaxnet.tables import table
 from jaxnet.testing.tolerances import tolerance
 
 

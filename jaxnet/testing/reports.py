@@ -4,9 +4,11 @@ A check is a function without arguments. It returns a `Comparison` or a sentence
 `Skipped` with a sentence, or dies of an exception of what it checks, which is wrong too: a battery always ends.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from jaxnet.tables import table
 
 
 class Wrong(AssertionError):
@@ -82,16 +84,3 @@ def _run(name: str, check: Callable[[], Any]) -> Check:
     if isinstance(found, str):
         return Check(name, "ok", found)
     return Check(name, found.verdict, found.summary, found)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, aligned, under their heads.
-
-    >>> print(table(("leaf", "error"), [("dense_0.w", "1e-16")]))
-    leaf       error
-    dense_0.w  1e-16
-    """
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    )

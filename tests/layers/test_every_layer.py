@@ -14,7 +14,7 @@ from vjp_proof import BOUND, agree, both_roads, floating
 
 from jaxnet import layers
 from jaxnet.layers import Sequence, batch_of
-from jaxnet.testing import no_key_reuse
+from jaxnet.testing import check_layer, no_key_reuse
 
 HELPERS = {"Layer", "Sequence", "as_spec", "batch_of", "lsuv", "output_spec", "pad", "parameterless", "spec_of"}
 ELEMENTWISE = """absolute cosine elu gelu hard_sigmoid hard_tanh identity leaky_relu log_softmax relu selu sigmoid silu
@@ -241,3 +241,11 @@ def test_the_key_decides_the_initial_values(name):
     layer, spec = CASES[name]
     one, two = (layer.init(jax.random.key(5), spec) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+@pytest.mark.long
+@pytest.mark.numerical
+@every_layer
+def test_the_public_battery_accepts_it(name):
+    report = check_layer(*CASES[name], bound=BOUNDS.get(name))
+    assert report, report

@@ -9,6 +9,7 @@ import pytest
 
 from jaxnet import losses
 from jaxnet.losses import Loss
+from jaxnet.testing import check_loss
 
 pytestmark = pytest.mark.numerical
 
@@ -179,3 +180,11 @@ def test_in_a_trace_only_the_bad_example_is_nan(case):
     value, by_hand, _ = both(loss, output, target)
     for a in (value, by_hand):
         assert np.isnan(np.asarray(a)).reshape(N, -1).any(axis=1).tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.long
+@every
+def test_the_public_battery_accepts_it(case):
+    _, loss, outputs, target = CASES[case]
+    report = check_loss(loss, outputs, target=np.asarray(target))
+    assert report, report
