@@ -24,6 +24,7 @@ _HOMES = {
     ),
     "microscope": ("explain",),
     "networks": ("mlp", "transferred"),
+    "per_example": ("per_example_gradients", "per_example_norms"),
     "summaries": ("count_parameters", "summary"),
     "sweeps": (
         "Space", "Study", "grid", "halving", "hyperband", "integers", "learning_rate_finder", "lin_space", "log_space",
@@ -115,6 +116,8 @@ if TYPE_CHECKING:
     from jaxnet.microscope import explain as explain
     from jaxnet.networks import mlp as mlp
     from jaxnet.networks import transferred as transferred
+    from jaxnet.per_example import per_example_gradients as per_example_gradients
+    from jaxnet.per_example import per_example_norms as per_example_norms
     from jaxnet.summaries import count_parameters as count_parameters
     from jaxnet.summaries import summary as summary
     from jaxnet.sweeps import Space as Space
