@@ -1,8 +1,6 @@
 """The microscope: twenty planted places are named by layer, operation and example; healthy networks stay silent."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -317,14 +315,3 @@ def test_a_layer_without_backward_and_a_plain_loss_do():
     found = jn.explain(net, params, state, (X, Y), loss=lambda z, y: (z - y)[:, 0] ** 2)
     assert found
     assert len(found.rows) == 3
-
-
-def test_the_page_prints_what_it_shows(capsys):
-    """docs/microscope.md: its blocks run one after the other, each followed by what it prints."""
-    page = (Path(__file__).parents[1] / "docs/microscope.md").read_text(encoding="utf-8")
-    names: dict = {}
-    blocks = re.findall(r"^```(python|text)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["python", "text"] * 4
-    for (_, code), (_, shown) in zip(blocks[::2], blocks[1::2], strict=True):
-        exec(compile(code, "microscope.md", "exec"), names)
-        assert capsys.readouterr().out == shown
