@@ -139,6 +139,7 @@ def inferred(net, params, state):
     return y
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [

@@ -230,6 +230,7 @@ def test_predictions_that_a_head_does_not_have_are_refused():
 # ── several tasks ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-7.7-multitask")
 def test_a_task_moves_the_trunk_and_its_own_layer_only():
     head = heads.multitask(TASKS, {"size": 1.0, "kind": 0.0, "sick": 0.0})
@@ -273,6 +274,7 @@ def fitted(head, x, y, *, trunk=None, epochs=40, rate=0.05, batch_size=100):
     return jn.predict(head.on(trunk), result, x), result
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-6.2.1.2-MEDIAN", "GB-6.2.1.2-MEAN")
 def test_squared_error_learns_the_mean_and_absolute_error_the_median():
     rng = np.random.default_rng(0)
@@ -283,6 +285,7 @@ def test_squared_error_learns_the_mean_and_absolute_error_the_median():
         assert np.abs(output - (2 * x + above)).max() < 0.05
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-6.2.2.4-HOMO")
 @pytest.mark.parametrize(("scale", "power"), [("precision", -1), ("variance", 1), ("deviation", 2)])
 def test_a_shared_scale_ends_at_the_mean_squared_residual(scale, power):
@@ -295,6 +298,7 @@ def test_a_shared_scale_ends_at_the_mean_squared_residual(scale, power):
     assert float(s[0, 0]) ** power == pytest.approx(float(np.mean(np.square(y - mean))), rel=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-6.2.2.4-HETERO")
 def test_a_spread_that_depends_on_x_is_recovered():
     rng = np.random.default_rng(2)
@@ -314,6 +318,7 @@ def test_a_spread_that_depends_on_x_is_recovered():
     assert gained == pytest.approx(gap, abs=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-6.2.2.4-MDN")
 def test_a_mixture_follows_branches_that_a_gaussian_averages():
     rng = np.random.default_rng(3)

@@ -50,6 +50,7 @@ def test_the_mistake_is_caught_where_the_page_says(names):
     assert "five-point differences" in [check.name for check in names["wrong"].wrong]
 
 
+@pytest.mark.long
 def test_it_learns_in_a_network(names):
     network = dict(names)
     exec(compile(blocks("python")[3], "layers.md", "exec"), network)

@@ -136,6 +136,7 @@ def ring(n, seed):
     return x, (np.square(x).sum(1) < 0.5).astype(np.int32)
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-6.4-CHAIN")
 def test_validation_chooses_the_depth():
     """Of a linear model and a chain with a hidden layer; the study's numbers are those of `evaluate`."""

@@ -7,13 +7,15 @@ flipped (Goodfellow eq. 9.6).
     input_gradient(w, dz)   h(K, G), eq. 9.13    the gradient of Σ z dz by x: a convolution of dz, dilated by s
     kernel_gradient(x, dz)  g(G, V), eq. 9.11    the gradient of Σ z dz by w: a convolution of x with dz as the kernel
 
-`convolve_patches` and `transpose_patches` are the first two as matrix products.
+`convolve_patches` and `transpose_patches` are the first two as matrix products; `convolve_direct` and
+`transpose_direct` are the first two with the other maps as their derivatives, where JAX's own are slow in loops.
 With groups, the channels of inputs and outputs are cut into as many blocks, and block meets block (fig. 9.15).
 """
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxnet.layers.bilinear import bilinear
 from jaxnet.layers.windows import Windows, fold, unfold
 
 _LETTERS = "DHW"  # of up to three spatial axes
@@ -117,3 +119,40 @@ def transpose_patches(w: Array, dz: Array, geometry: Windows, spatial: tuple[int
     kernel = w.reshape(geometry.taps, w.shape[-2], groups, -1)
     blocks = dz.reshape(*dz.shape[:-1], groups, -1)
     return fold(jnp.einsum("...gu,tcgu->...tgc", blocks, kernel).reshape(*dz.shape[:-1], -1), geometry, spatial)
+
+
+def convolve_direct(x: Array, w: Array, geometry: Windows, groups: int = 1) -> Array:
+    """`convolve` with `input_gradient` and `kernel_gradient` as its derivatives.
+
+    >>> from jaxnet.layers.windows import windows
+    >>> x, w = jnp.arange(4.0).reshape(1, 4, 1), jnp.array([-1.0, 1.0]).reshape(2, 1, 1)
+    >>> convolve_direct(x, w, windows("", (2,), 1, 1, "VALID"))[0, :, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    spatial = x.shape[1:-1]
+    return bilinear(
+        lambda x, w: convolve(x, w, geometry, groups),
+        lambda w, dz: input_gradient(w, dz, geometry, spatial, groups),
+        lambda x, dz: kernel_gradient(x, dz, geometry, groups),
+        lambda x, w: convolve_patches(x, w, geometry, groups),
+        x,
+        w,
+    )
+
+
+def transpose_direct(w: Array, dz: Array, geometry: Windows, spatial: tuple[int, ...], groups: int = 1) -> Array:
+    """`input_gradient` with `kernel_gradient` and `convolve` as its derivatives.
+
+    >>> from jaxnet.layers.windows import windows
+    >>> dz, w = jnp.ones((1, 3, 1)), jnp.array([-1.0, 1.0]).reshape(2, 1, 1)
+    >>> transpose_direct(w, dz, windows("", (2,), 1, 1, "VALID"), (4,))[0, :, 0].tolist()
+    [-1.0, 0.0, 0.0, 1.0]
+    """
+    return bilinear(
+        lambda w, dz: input_gradient(w, dz, geometry, spatial, groups),
+        lambda dz, x: kernel_gradient(x, dz, geometry, groups),
+        lambda w, x: convolve(x, w, geometry, groups),
+        lambda w, dz: transpose_patches(w, dz, geometry, spatial, groups),
+        w,
+        dz,
+    )

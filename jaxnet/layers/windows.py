@@ -59,7 +59,12 @@ class Windows:
         return tuple((n + low + high - k) // s + 1 for n, (low, high), k, s in axes)
 
     def tiles(self, spatial: tuple[int, ...]) -> bool:
-        """Whether the windows tile the inputs: each input is in exactly one window, none is padding."""
+        """Whether the windows tile the inputs: each input is in exactly one window, none is padding.
+
+        >>> plane = windows("", (2, 3), (2, 3), 1, "VALID")
+        >>> plane.tiles((4, 6)), plane.tiles((5, 6))
+        (True, False)
+        """
         axes = zip(spatial, self.size, self.stride, self.dilation, self.pads(spatial), strict=True)
         return all(s == k and d == 1 and pad == (0, 0) and n % k == 0 for n, k, s, d, pad in axes)
 

@@ -4,17 +4,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawing import case_of, roads
+from drawing import roads
 from vjp_proof import agree
 
 import jaxnet as jn
 from jaxnet import layers
 from jaxnet.gradients import fgsm, pgd
+from jaxnet.testing import Case
 
 pytestmark = pytest.mark.numerical
 FLOAT = jnp.result_type(float)
 EPS = float(jnp.finfo(FLOAT).eps)
-CASE = case_of((layers.dense(8), layers.tanh(), layers.dense(3)), "softmax labels", 4, 3, 16, np.random.default_rng(0))
+RNG = np.random.default_rng(0)
+NET = layers.serial(layers.dense(8), layers.tanh(), layers.dense(3))
+CASE = Case(
+    NET,
+    jn.losses.softmax_cross_entropy,
+    jax.tree.map(lambda a: jnp.asarray(RNG.normal(size=a.shape), FLOAT), NET.init(jax.random.key(0), (4,))[0]),
+    {},
+    (jnp.asarray(RNG.normal(size=(16, 4)), FLOAT), jnp.asarray(RNG.integers(0, 3, 16), jnp.int32)),
+    jax.random.key(0),
+)
 
 
 def loss_at(x):

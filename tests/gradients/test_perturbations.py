@@ -4,26 +4,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawing import case_of, cases, examples, roads
+from drawing import examples, roads
 from hypothesis import given
 from hypothesis import strategies as st
 from vjp_proof import agree
 
 import jaxnet as jn
 from jaxnet import layers
+from jaxnet.testing import Case
+from jaxnet.testing import cases as any_cases
 
 pytestmark = pytest.mark.numerical
 FLOAT = jnp.result_type(float)
 
 
-def simple(n=7, **settings):
-    parts = (layers.dense(3), layers.tanh(), layers.dense(2))
-    return case_of(parts, "squared_error", 4, 2, n, np.random.default_rng(0), **settings)
+def simple():
+    net, rng = jn.serial(layers.dense(3), layers.tanh(), layers.dense(2)), np.random.default_rng(0)
+    params = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), FLOAT), net.init(jax.random.key(0), (4,))[0])
+    batch = jnp.asarray(rng.normal(size=(7, 4)), FLOAT), jnp.asarray(rng.normal(size=(7, 2)), FLOAT)
+    return Case(net, jn.losses.squared_error, params, {}, batch, jax.random.key(0))
 
 
 @pytest.mark.source("GB-6.5.8-ACCUM")
 @examples(4)
-@given(cases(max_depth=1, dropout=False), st.integers(1, 9))
+@given(any_cases(max_depth=1, kinds=("dense",)), st.integers(1, 9))
 def test_pieces_add_up_to_the_batch(case, pieces):
     for gradient in roads(case):
         whole, summed = (g(case.params, {}, case.batch) for g in (gradient, jn.accumulated(gradient, pieces)))

@@ -241,8 +241,9 @@ def test_an_autoencoder_with_one_kernel():
     near(dh, convolve(e, k, geometry))
 
 
-def test_members_side_by_side_are_the_members_alone():
-    layer = conv(2, (3, 3), stride=2, groups=2)
+@pytest.mark.parametrize("method", ["patches", "direct"])
+def test_members_side_by_side_are_the_members_alone(method):
+    layer = conv(2, (3, 3), stride=2, groups=2, method=method)
     params = {"w": drawn((4, 3, 3, 1, 2)), "b": drawn((4, 2), 1)}
     params, x, dz = arrays((params, drawn((4, 2, 5, 5, 2), 2), drawn((4, 2, 3, 3, 2), 3)))
     together = jax.vmap(partial(both, layer))(params, x, dz)
@@ -251,12 +252,38 @@ def test_members_side_by_side_are_the_members_alone():
         jax.tree.map(near, jax.tree.map(lambda a: a[m], together), alone)
 
 
-def test_forward_mode_is_the_map_itself():
+@pytest.mark.parametrize("method", ["patches", "direct"])
+def test_forward_mode_is_the_map_itself(method):
     """Linear in x: the tangent of z is the convolution of the tangent."""
-    layer = conv(2, (3,), bias=False)
+    layer = conv(2, (3,), bias=False, method=method)
     w, x, t = arrays((drawn((3, 4, 2)), drawn((1, 6, 4), 1), drawn((1, 6, 4), 2)))
     apply = lambda x: layer.apply({"w": w}, {}, x)[0]  # noqa: E731
     near(jax.jvp(apply, (x,), (t,))[1], by_loops(np.asarray(t), np.asarray(w), (1,), (1,), ((1, 1),), 1))
+
+
+@pytest.mark.parametrize("make", [conv, conv_transpose], ids=["conv", "conv_transpose"])
+def test_both_methods_agree_in_second_derivatives(make):
+    """Hessian times vector, forward over reverse and reverse over reverse, alone and side by side; mixed terms too."""
+    params, x, dp, dx = arrays(
+        ({"w": drawn((3, 2, 2))}, drawn((1, 5, 2), 1), {"w": drawn((3, 2, 2), 2)}, drawn((1, 5, 2), 3))
+    )
+
+    def products(method):
+        layer = make(2, (3,), stride=2, bias=False, method=method)
+        gradient = jax.grad(lambda p, x: jnp.sum(jnp.sin(layer.apply(p, {}, x)[0])), (0, 1))
+        forward = lambda p, x: jax.jvp(gradient, (p, x), (dp, dx))[1]  # noqa: E731
+
+        def reverse(p, x):
+            along = lambda p, x: sum(map(jnp.vdot, jax.tree.leaves(gradient(p, x)), jax.tree.leaves((dp, dx))))  # noqa: E731
+            return jax.grad(along, (0, 1))(p, x)
+
+        members = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
+        shared = jax.vmap(reverse, (0, None))(members, x)
+        return forward(params, x), reverse(params, x), shared, jax.vmap(reverse)(members, jnp.stack([x, -x]))
+
+    got, want = (jax.jit(products, static_argnums=0)(method) for method in ("direct", "patches"))
+    jax.tree.map(near, got, want)
+    jax.tree.map(near, got[0], got[1])
 
 
 @pytest.mark.float64
@@ -422,7 +449,11 @@ def test_initial_kernels_have_the_fans_of_their_windows():
         (lambda: conv(4, (3, 3), padding=(1, 1)), ValueError, r"got padding \(1, 1\); expected 2 pairs"),
         (lambda: conv(4, (3,), padding=((-1, 0),)), ValueError, r"expected 1 pairs \(low, high\), no entry negative"),
         (lambda: conv(4, (3,), padding=1), ValueError, r"got padding 1; expected 1 pairs"),
-        (lambda: conv(4, (3,), method="fft"), ValueError, r"got method 'fft'; expected \"patches\" or \"direct\""),
+        (
+            lambda: conv(4, (3,), method="fft"),
+            ValueError,
+            r"got method 'fft'; expected \"patches\", \"direct\" or None",
+        ),
         (lambda: conv_transpose(4, (3,), output=9), ValueError, r"got output=9; expected the outputs' spatial shape"),
         (lambda: depthwise_conv((3,), multiplier=0), ValueError, r"expected a positive integer"),
     ],

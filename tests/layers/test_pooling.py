@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jaxnet.layers import serial
 from jaxnet.layers.pooling import average_pool, global_average_pool, global_max_pool, max_pool
 from jaxnet.layers.reshaping import flatten
+from jaxnet.layers.windows import windows
 
 pytestmark = pytest.mark.numerical
 
@@ -102,6 +103,17 @@ def test_pooling_is_the_definition_torch_and_autodiff(make, kind, case):
         result.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
         near(results[0], np.moveaxis(result.detach().numpy(), 1, -1))
         near(results[1], np.moveaxis(leaf.grad.numpy(), 1, -1))
+
+
+@pytest.mark.parametrize("window", [(2, 3), (3, 2)], ids=str)
+def test_averages_of_windows_that_tile_and_that_do_not(window):
+    x = drawn((2, 4, 6, 2))  # (2, 3) tiles it; of (3, 2) a last row is in no window
+    outputs = 4 // window[0], 6 // window[1]
+    assert windows("", window, window, 1, "VALID").tiles((4, 6)) == (window == (2, 3))
+    dy = drawn((2, *outputs, 2), 1)
+    want = by_loops(x, lambda shape: dy, window, window, ((0, 0), (0, 0)), "average")
+    for got, expected in zip(both(average_pool(window), *arrays((x, dy))), (want[0], want[2], want[2]), strict=True):
+        near(got, expected)
 
 
 @pytest.mark.parametrize("layer", [max_pool((2, 3)), global_max_pool()], ids=str)

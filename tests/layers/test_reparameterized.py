@@ -201,6 +201,7 @@ def test_weight_norm_starts_as_the_plain_network_and_survives_a_unit_of_zeros():
 # ── noise on the weights ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-7.12-dropconnect")
 def test_dropconnect_drops_weights_scales_the_others_and_keeps_the_mean():
     rate, n = 0.25, 4000

@@ -138,8 +138,11 @@ def keep(x):
 
 @pytest.mark.parametrize(
     "offend",
-    [jax.jit(keep), jax.vmap(keep), lambda x: jax.lax.scan(lambda c, a: (keep(c), a), x[0], x)],
-    ids=["jit", "vmap", "scan"],
+    [
+        pytest.param(jax.jit(keep), id="jit"),
+        pytest.param(jax.vmap(keep), id="vmap", marks=pytest.mark.long),
+        pytest.param(lambda x: jax.lax.scan(lambda c, a: (keep(c), a), x[0], x), id="scan", marks=pytest.mark.long),
+    ],
 )
 def test_what_outlives_its_trace_is_seen(offend):
     x = jnp.arange(4.0)

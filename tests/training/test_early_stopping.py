@@ -74,6 +74,7 @@ def test_it_changes_no_update_until_the_stop():
         np.testing.assert_array_equal(stopped.history[name][:ran], free.history[name][:ran])
 
 
+@pytest.mark.long
 @pytest.mark.source("B-7.2")
 def test_of_several_starts_the_study_returns_the_best_validated():
     rng = np.random.default_rng(0)
@@ -121,6 +122,7 @@ def test_bagging_is_one_program_and_errs_no_more_than_its_members():
     np.testing.assert_allclose(errors.mean() - together, outputs.var(axis=0).mean(), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.source("GB-6.2.2.4-MDNSTAB", "GB-8.2.4-clip")
 def test_clipping_steadies_mixtures_whose_variance_shrinks():
     """Targets on two lines without noise: a component's variance shrinks and its gradient grows. 50 starts."""
