@@ -20,7 +20,7 @@ from jaxnet.gradients import loss_and_grad, weighted_mean
 from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer
 from jaxnet.losses import Loss
-from jaxnet.origins import Origin, evaluate, finite, origin, pointwise, scope_of
+from jaxnet.origins import Origin, evaluate, finite, origin, pointwise, scope_of, worst
 from jaxnet.tables import table
 
 # Bounded activations: a unit's output within 1 % of the range from a bound is saturated.
@@ -144,7 +144,10 @@ def explain(
         found = dataclasses.replace(found, backward=True) if found else None  # the values themselves are finite
     if found is None:
         return blamed("in the compiled step, but not where operations run one by one: an overflow of a reordered sum")
-    sentence, example = _said(found, jax.tree.leaves(x)[0].shape[0])
+    count = jax.tree.leaves(x)[0].shape[0]
+    if not found.backward and found.output.shape[:1] == (count,):
+        found = dataclasses.replace(found, at=worst(found, ~np.isfinite(np.asarray(each, np.float64))))
+    sentence, example = _said(found, count)
     return blamed(sentence, found.layer, found.operation, example, found.backward)
 
 
@@ -188,7 +191,7 @@ def _target(loss, net, params, state, x, y):
         try:
             loss.check(one, np.asarray(y)[i : i + 1])
         except (ValueError, TypeError) as error:
-            return f"target of example {i}: {error}", i
+            return str(error).replace(" at example 0", f" at example {i}", 1), i
     return None
 
 
@@ -207,7 +210,7 @@ def _said(found: Origin, count: int) -> tuple[str, int | None]:
     operands = [float(np.broadcast_to(o, found.output.shape).astype(np.float64)[found.at]) for o in pointwise(found)]
     call = f"{found.operation}({', '.join(f'{o:.4g}' for o in operands)})" if operands else found.operation
     sentence = f"{call} = {value:g} in {way} of {where}" if operands else f"{call} gave {value:g} in {way} of {where}"
-    if np.isinf(value) and 0 not in operands:
+    if np.isinf(value) and 0 not in operands and all(map(finite, found.operands)):
         sentence += f", an overflow of {found.output.dtype}"
     if not operands and found.operands:
         largest = max(

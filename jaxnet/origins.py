@@ -118,9 +118,10 @@ def _origin(jaxpr, constants, args, scope, backward, step) -> Origin | None:
             continue
         equation = jaxpr.eqns[makers[variable]]
         sources = [v for v in _relevant(equation, read, known[variable]) if not finite(read(v))]
-        if not sources:
+        computed = [v for v in sources if not hasattr(v, "val")]
+        if not computed:  # of finite operands, or of an infinity that is written into the code
             blamed.add(makers[variable])
-        bad += [v for v in sources if not hasattr(v, "val")]
+        bad += computed
     if given:
         first = min(given)
         value = np.asarray(args[first])
@@ -136,10 +137,10 @@ def _origin(jaxpr, constants, args, scope, backward, step) -> Origin | None:
         return found
     output = next(np.asarray(known[v]) for v in equation.outvars if known[v] is not None and not finite(known[v]))
     made = Origin(
-        equation.primitive.name, inner_scope, backward or back, output, tuple(map(np.asarray, values)), _first(output),
-        step=step,
+        equation.params.get("name", equation.primitive.name), inner_scope, backward or back, output,
+        tuple(map(np.asarray, values)), _first(output), step=step,
     )  # fmt: skip
-    return dataclasses.replace(made, at=_worst(made))
+    return dataclasses.replace(made, at=worst(made))
 
 
 def pointwise(found: Origin) -> list[np.ndarray]:
@@ -160,9 +161,18 @@ def pointwise(found: Origin) -> list[np.ndarray]:
     return [o.reshape((1,) * len(shape)) if o.size == 1 else o for o in operands if o.size == 1 or fits(o)]
 
 
-def _worst(found: Origin) -> tuple[int, ...]:
-    """Of the places that aren't finite the one with the largest operands, the first of equals."""
+def worst(found: Origin, rows: np.ndarray | None = None) -> tuple[int, ...]:
+    """Of the places that aren't finite the one with the largest operands, the first of equals.
+
+    `rows` (bool, as long as the output) says which of them to prefer.
+
+    >>> found = origin(lambda x: jnp.log(x), jnp.array([0.0, 1.0, 0.0]))
+    >>> worst(found), worst(found, np.array([False, False, True]))
+    ((0,), (2,))
+    """
     wrong = ~np.isfinite(found.output.astype(np.float64))
+    if rows is not None and wrong[rows].any():
+        wrong = wrong & rows.reshape(-1, *[1] * (wrong.ndim - 1))
     size = np.zeros(found.output.shape)
     for operand in pointwise(found):
         size = size + np.abs(operand.astype(np.float64))

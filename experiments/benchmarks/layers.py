@@ -10,15 +10,17 @@ slower. Ratios above 1.10 are marked *. Every library has its own layout: equino
 channels first, so they run under `vmap`. Beside pooling, maxout and activations stands plain `flax.linen` or `jax.nn`.
 Batches of 32.
 
-Result (2 cores shared with other work, load 6 to 8, jax 0.10.2, flax 0.12.8, equinox 0.13.8; one run of 5 rounds, taken
-piecemeal; ratios once, loop). Ratios of so busy a machine scatter by tens of per
+Result (2 cores shared with other work, load 6 to 8, jax 0.10.2, flax 0.12.8, equinox 0.13.8; one run of 5 rounds,
+3 for direct convolutions, taken piecemeal; ratios once, loop). Ratios of so busy a machine scatter by tens of per
 cent and more, so a mark is a suspicion until it is seen again on a quiet one. Rows that aren't here weren't measured.
 
                                            / flax       / equinox   backprop / flax
     dense(64)          64              0.92, 0.35     0.69, 1.55*       1.20*, 0.55
     dense(256)         784             1.02, 1.00      0.96, 1.04        0.99, 0.96
     conv (3, 3) patches 14×14×16      1.23*, 0.05     1.45*, 0.23        0.61, 0.04
-    conv (3, 3) direct  14×14×16       0.57, 0.97     0.30, 3.63*       1.26*, 0.03
+    conv (3, 3) direct  14×14×16       1.04, 0.02      0.83, 0.14        1.09, 0.02
+    conv (5, 5) direct  14×14×16       0.96, 0.02      0.92, 0.13        0.98, 0.02
+    conv (3, 3) direct stride 2        1.03, 0.08      0.85, 0.07        1.08, 0.06
     max_pool(2, 2)     14×14×16        0.17, 0.09      0.10, 0.09        0.14, 0.19
     average_pool(2, 2) 14×14×16       1.64*, 0.47               –       1.14*, 1.08
     batch_norm         256             0.66, 0.83               –       1.59*, 0.78
