@@ -92,7 +92,8 @@ def explain(
         key: the step's key, where training needs one. The key that `train_step` used shows the same step again.
         train: whether to run as in training.
 
-    The gradient is by automatic differentiation, as in training. An operation is found by evaluating one after the
+    The gradient is by automatic differentiation, as in training without `gradient=`: a NaN that a hand-written backward
+    alone makes is for `testing.check_layer` to find. An operation is found by evaluating one after the
     other, without jit: a reordered sum can overflow in one and not in the other.
 
     Raises:
@@ -125,7 +126,11 @@ def explain(
         return Explanation(f"not finite: {sentence}", layer, operation, example, backward, total, rows)
 
     if all(finite(leaf) for leaf in jax.tree.leaves((mean, grads, after))):
-        return Explanation("healthy: the loss and every gradient are finite", "", "", None, False, total, rows)
+        sentence = "healthy: the loss and every gradient are finite"
+        hidden = [row.path for row in rows if not np.isfinite([row.output, row.gradient]).all()]
+        if hidden:
+            sentence += f", though numbers of {', '.join(hidden)} aren't: something later hides them"
+        return Explanation(sentence, "", "", None, False, total, rows)
     given = _given(params, state, batch)
     if given is not None:
         return blamed(given[0], example=given[1])

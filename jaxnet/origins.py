@@ -193,7 +193,7 @@ def _inside(equation, values, scope, backward, step) -> Origin | None:
     """The origin within a call or loop; None for a plain operation."""
     name, settings = equation.primitive.name, equation.params
     if name == "scan":
-        return _inside_scan(settings, values, scope, backward)
+        return _inside_scan(equation, values, scope, backward)
     if name == "while":
         return _inside_while(settings, values, scope, backward)
     if name == "cond":
@@ -209,8 +209,12 @@ def _inside(equation, values, scope, backward, step) -> Origin | None:
     return None
 
 
-def _inside_scan(settings, values, scope, backward):
-    body, fixed, carried = settings["jaxpr"], settings["num_consts"], settings["num_carry"]
+def _inside_scan(equation, values, scope, backward):
+    settings, body = equation.params, equation.params["jaxpr"]
+    # What is carried has the body's own rank, what is stacked one axis more.
+    carried = sum(o.aval.ndim == i.aval.ndim for o, i in zip(equation.outvars, body.jaxpr.outvars, strict=True))
+    stacked = sum(v.aval.ndim > i.aval.ndim for v, i in zip(equation.invars, body.jaxpr.invars, strict=True))
+    fixed = len(values) - stacked - carried
     constants, carry, rows = values[:fixed], values[fixed : fixed + carried], values[fixed + carried :]
     run, order = jaxpr_as_fun(body), range(settings["length"])
     for t in reversed(order) if settings["reverse"] else order:

@@ -271,6 +271,14 @@ def test_an_infinity_that_a_softmax_removes_is_silent():
     assert jn.explain(net, params, state, (x[:4], y[:4]), loss=losses.squared_error)
 
 
+def test_what_a_later_layer_hides_is_said():
+    net, params, state = made(jn.dense(3), jn.tanh())
+    params = changed(params, ("dense_0", "w"), lambda w: w * 1e30)
+    found = jn.explain(net, params, state, (1e20 * X, Y), loss=losses.squared_error)
+    assert found
+    assert "though numbers of dense_0" in found.sentence
+
+
 @settings(max_examples=3)
 @given(cases())
 def test_healthy_networks_are_silent(case):

@@ -54,6 +54,9 @@ def _shrunk(square, limit):
 
 
 def _of_weights(change, params):
+    names = sorted({role(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)})
+    if names and "w" not in names:
+        raise ValueError(f"a constraint got parameters named {names}; expected weights named 'w': use projected(…)")
     return jax.tree_util.tree_map_with_path(lambda path, w: change(w) if role(path) == "w" else w, params)
 
 

@@ -77,7 +77,8 @@ def until(program: Program, name: str, target: Any) -> Program:
     It may never get there: then the epochs are exhausted, and the outcome says that.
 
     Args:
-        name: a name of the history, such as "train_loss" or "valid_accuracy" turned into an error.
+        name: a name of the history whose values fall, such as "valid_loss". Of what should rise give a metric of the
+            error instead: `metrics={"error": lambda z, y: 1 - jn.metrics.accuracy(z, y)}` and "valid_error".
         target: traced or not.
 
     Raises:
