@@ -30,7 +30,7 @@ def pre_activation_signs(case, params):
 
 
 @pytest.mark.source("GB-5.9-COST", "M-3a")
-@examples(20)
+@examples(12)
 @given(dense_cases(max_depth=3, widths=(1, 2, 3), sizes=(1, 2, 3), kinds=("dense",)))
 def test_backprop_equals_five_point_differences(case):
     """(−f(2h) + 8f(h) − 8f(−h) + f(−2h)) / 12h along each coordinate, h = 1e-3, where no ReLU changes side."""
@@ -52,7 +52,7 @@ def test_backprop_equals_five_point_differences(case):
     assert np.abs(differences - expected).max() <= 1e-8 * scale
 
 
-@examples(20)
+@examples(12)
 @given(
     dense_cases(
         max_depth=3, widths=(1, 2, 3), sizes=(1, 7), activations=("tanh", "sigmoid", "identity"),

@@ -31,7 +31,7 @@ def agrees(case, **keywords):
 
 
 @pytest.mark.source("GB-6.5.4-ALG64", "GB-6.5.4-ALG63", "M-4", "M-4mod", "H-bp")
-@settings(max_examples=200 if X64 else 50)
+@settings(max_examples=50)
 @given(
     cases(kinds=(*KINDS, "batch_norm") if X64 else KINDS, widths=(1, 4), sizes=(1, 5))
 )  # few shapes: compiling takes the time

@@ -26,7 +26,8 @@ def simple():
 
 
 @pytest.mark.source("GB-6.5.8-ACCUM")
-@examples(4)
+@pytest.mark.float64
+@examples(3)
 @given(any_cases(max_depth=1, kinds=("dense",)), st.integers(1, 9))
 def test_pieces_add_up_to_the_batch(case, pieces):
     for gradient in roads(case):
