@@ -110,11 +110,14 @@ def test_every_array_is_told_once_and_numbers_are_those_of_all_that_a_layer_hold
 
 
 def test_flops_are_xlas_own():
-    """Without bias and activations a network is products only, and XLA counts them alike."""
+    """Without bias, activations and padding (whose products XLA leaves out) a network is products XLA counts alike."""
     net = layers.serial(
-        layers.conv(4, (3, 2), stride=2, bias=False), layers.conv(3, (2, 2), bias=False), layers.flatten(),
-        layers.dense(7, bias=False), layers.dense(2, bias=False),
-    )  # fmt: skip
+        layers.conv(4, (3, 2), stride=2, padding="VALID", bias=False),
+        layers.conv(3, (2, 2), padding="VALID", bias=False),
+        layers.flatten(),
+        layers.dense(7, bias=False),
+        layers.dense(2, bias=False),
+    )
     told = summary(net, (9, 8, 2))
     params, state = jax.eval_shape(lambda key: net.init(key, (9, 8, 2)), jax.random.key(0))
     lowered = jax.jit(lambda p, x: net.apply(p, state, x)[0]).lower(params, array(1, 9, 8, 2))
