@@ -59,12 +59,12 @@ def by_loops(x, w, b, tiles, kernel, stride, dilation, pads):
 
 @st.composite
 def cases(draw):
-    """(spatial, kernel, stride, dilation, pads, tiles or None, bias)"""
+    """(spatial, kernel, stride, dilation, pads, tiles or None, bias); never fewer outputs than tiles."""
     axes = draw(st.sampled_from([1, 2]))
     each = lambda *values: tuple(draw(st.sampled_from(values)) for _ in range(axes))  # noqa: E731
     pads = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(axes))
     tiles = draw(st.sampled_from([None, each(1, 2)]))
-    return each(5, 6), each(1, 2, 3), each(1, 2), each(1, 2), pads, tiles, draw(st.booleans())
+    return each(7, 8), each(1, 2, 3), each(1, 2), each(1, 2), pads, tiles, draw(st.booleans())
 
 
 @pytest.mark.float64
