@@ -16,34 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.gradients import loss_and_grad, weighted_mean
+from jaxnet.gradients import loss_and_grad
 from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer
 from jaxnet.losses import Loss
-from jaxnet.origins import Origin, evaluate, finite, origin, pointwise, scope_of, worst
+from jaxnet.origins import Origin, finite, origin, pointwise, worst
+from jaxnet.scales import LayerRow, layer_rows
 from jaxnet.tables import table
-
-# Bounded activations: a unit's output within 1 % of the range from a bound is saturated.
-BOUNDS = {
-    "tanh": (-1.0, 1.0), "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "sigmoid": (0.0, 1.0),
-    "hard_sigmoid": (0.0, 1.0),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One layer of the step. Scales are means of absolute values over the batch; NaN where there's nothing."""
-
-    path: str
-    shape: tuple[int, ...]  # of its output, with the batch
-    output: float  # mean |h|
-    deviation: float  # standard deviation of h
-    largest: float  # max |h|
-    gradient: float  # mean |∂L/∂h|, times the number of examples
-    weights: float  # mean |θ| of its own parameters
-    slope: float  # mean |∂L/∂θ|
-    dead: float  # share of units (last axis) whose output is 0 for all examples
-    saturated: float  # share of outputs within 1 % of a bound of tanh, sigmoid and their like
 
 
 @dataclass(frozen=True)
@@ -119,7 +98,7 @@ def explain(
     (mean, _), grads = jax.jit(loss_and_grad(net, loss), static_argnames="train")(
         params, state, batch, key=key, train=train
     )
-    rows = _rows(net, loss, params, state, batch, grads, key, train)
+    rows = layer_rows(net, loss, params, state, batch, grads, key, train)
     total = float(mean)
 
     def blamed(sentence, layer="", operation="", example=None, backward=False):
@@ -228,89 +207,3 @@ def _said(found: Origin, count: int) -> tuple[str, int | None]:
     if example is not None:
         sentence += f", example {example}"
     return sentence, example
-
-
-# ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _rows(net, loss, params, state, batch, grads, key, train) -> tuple[LayerRow, ...]:
-    """One row for each layer that computed something, in order."""
-    x, y, *weight = batch
-    count = jax.tree.leaves(x)[0].shape[0]
-    structure = jax.tree.structure((params, x))
-    closed, shape = jax.make_jaxpr(
-        lambda *leaves: net.apply(
-            jax.tree.unflatten(structure, leaves)[0],
-            state,
-            jax.tree.unflatten(structure, leaves)[1],
-            key=key,
-            train=train,
-        )[0],
-        return_shape=True,
-    )(*jax.tree.leaves((params, x)))
-    jaxpr, output = closed.jaxpr, jax.tree.structure(shape)
-    last = _last_equations(jaxpr, count)
-
-    def run(deltas):
-        """The mean loss with a change of each layer's output, and those outputs."""
-        known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-        known |= dict(zip(jaxpr.invars, jax.tree.leaves((params, x)), strict=True))
-        hidden = {}
-        for i, equation in enumerate(jaxpr.eqns):
-            results = evaluate(jaxpr, equation, [v.val if hasattr(v, "val") else known[v] for v in equation.invars])
-            known |= dict(zip(equation.outvars, results, strict=True))
-            if i in last:
-                path, variable = last[i]
-                known[variable] = known[variable] + deltas[path] if deltas is not None else known[variable]
-                hidden[path] = known[variable]
-        leaves = [v.val if hasattr(v, "val") else known[v] for v in jaxpr.outvars]
-        return weighted_mean(loss.value(jax.tree.unflatten(output, leaves), y), *weight), hidden
-
-    shapes = jax.eval_shape(lambda: run(None)[1])
-    zeros = {path: jnp.zeros(s.shape, s.dtype) for path, s in shapes.items()}
-    slopes, hidden = jax.jit(jax.grad(run, has_aux=True))(zeros)
-    return tuple(
-        _row(path, np.asarray(hidden[path], np.float64), np.asarray(slopes[path], np.float64), params, grads, count)
-        for _, (path, _) in sorted(last.items())
-    )
-
-
-def _last_equations(jaxpr, count) -> dict[int, tuple[str, Any]]:
-    """equation -> (layer, variable): the last floating result with a row per example in each layer's scope."""
-    found: dict[str, tuple[int, Any]] = {}
-    for i, equation in enumerate(jaxpr.eqns):
-        path, _ = scope_of(equation)
-        for variable in equation.outvars:
-            aval = variable.aval
-            rows = getattr(aval, "ndim", 0) > 0 and aval.shape[0] == count and jnp.issubdtype(aval.dtype, jnp.floating)
-            if path and rows and (path not in found or aval.ndim >= found[path][1].aval.ndim or aval.ndim > 1):
-                found[path] = (i, variable)
-    return {i: (path, variable) for path, (i, variable) in found.items()}
-
-
-def _row(path, h, dh, params, grads, count) -> LayerRow:
-    own, by_own = (_below(tree, path) for tree in (params, grads))
-    bounds = BOUNDS.get(path.rsplit(".", 1)[-1].rsplit("_", 1)[0])
-    near = 0.01 * (bounds[1] - bounds[0]) if bounds else 0.0
-    units = np.all(h == 0, axis=tuple(range(h.ndim - 1))) if h.ndim > 1 else np.zeros(1)
-    with np.errstate(all="ignore"):
-        return LayerRow(
-            path,
-            h.shape,
-            float(np.mean(np.abs(h))),
-            float(np.std(h)),
-            float(np.max(np.abs(h), initial=0)),
-            float(np.mean(np.abs(dh)) * count),
-            float(np.mean(np.abs(own))) if own.size else np.nan,
-            float(np.mean(np.abs(by_own))) if by_own.size else np.nan,
-            float(np.mean(units)),
-            float(np.mean((h < bounds[0] + near) | (h > bounds[1] - near))) if bounds else 0.0,
-        )
-
-
-def _below(tree, path) -> np.ndarray:
-    """All parameters of the layer itself, flat."""
-    for name in path.split("."):
-        tree = tree.get(name, {}) if isinstance(tree, dict) else {}
-    leaves = [leaf for leaf in tree.values() if not isinstance(leaf, dict)] if isinstance(tree, dict) else []
-    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves]) if leaves else np.zeros(0)

@@ -1,22 +1,12 @@
 """The experiments on image and signal networks, at a tiny size: they run, and they learn what a smaller model can't."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from experiment_files import experiment
 
 import jaxnet as jn
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 pytestmark = pytest.mark.long
-
-
-def experiment(name: str):
-    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_lenet_learns_in_two_epochs(monkeypatch):

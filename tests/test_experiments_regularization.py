@@ -1,38 +1,14 @@
 """The experiments on regularization, at a tiny size: they run, draw, and their claims can fail."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiment_files import drawn_twice_alike, experiment
 
 import jaxnet as jn
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 pytestmark = pytest.mark.long
-
-
-def experiment(name: str):
-    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def drawn_twice_alike(tmp_path, draw):
-    """`draw(path)` writes the same small file, whenever it is called."""
-    pytest.importorskip("matplotlib")
-    texts = []
-    for folder in ("one", "other"):
-        path = tmp_path / folder / "picture.svg"
-        draw(path)
-        texts.append(path.read_bytes())
-    assert texts[0] == texts[1]
-    assert 1_000 < len(texts[0]) < 150_000
 
 
 def test_regularizers(tmp_path):

@@ -3,13 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import jaxnet as jn
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["microscope.md", "regularization.md"])
-def test_the_page_prints_what_it_shows(name, capsys):
+def run(name, capsys):
+    """What the page defines, after all that it prints was compared with what it shows."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert {language for language, _ in blocks} == {"python", "text"}
     names: dict = {}
@@ -23,3 +26,17 @@ def test_the_page_prints_what_it_shows(name, capsys):
             assert printed == text
             printed = ""
     assert printed == ""
+    return names
+
+
+@pytest.mark.parametrize("name", ["microscope.md", "regularization.md"])
+def test_the_page_prints_what_it_shows(name, capsys):
+    run(name, capsys)
+
+
+def test_the_page_of_networks_with_those_of_other_libraries(capsys):
+    for package in ("flax", "equinox"):
+        pytest.importorskip(package)
+    names = run("networks.md", capsys)
+    x, labels = names["test"]
+    assert (np.argmax(jn.predict(names["net"], names["fitted"], x), axis=-1) == labels).mean() > 0.9

@@ -1,13 +1,10 @@
 """`summary` and `count_parameters` against closed forms, the trees that init makes, and XLA's own count of FLOPs."""
 
 import itertools
-import re
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from drawing import examples
 from hypothesis import given
@@ -220,62 +217,3 @@ net             serial            (1000,), (2,)       3,004  8,000
 3,004 parameters (12,016 bytes), 8,000 FLOPs per example, forward
 2,002 frozen parameters (8,008 bytes)
 4 numbers of state (16 bytes)"""
-
-
-@pytest.mark.skipif(jax.config.jax_enable_x64, reason="the bytes are those of float32")
-def test_the_table():
-    net = layers.serial(
-        layers.frozen(layers.dense(2)), layers.batch_norm(), layers.branch(layers.dense(1000), layers.tanh())
-    )
-    assert str(summary(net, (1000,))) == TABLE
-
-
-def test_dtypes_that_arent_the_default_are_shown():
-    text = str(summary(layers.serial(layers.dense(2)), array(3, dtype=jnp.bfloat16)))
-    assert "(3, 2) bfloat16" in text
-    assert "8 parameters (16 bytes)" in text
-
-
-@pytest.mark.parametrize("net", [layers.dense, "mlp", None])
-def test_what_isnt_a_layer_is_refused(net):
-    with pytest.raises(TypeError, match="expected a Layer"):
-        summary(net, (3,))
-
-
-def test_a_spec_that_init_refuses_is_refused():
-    with pytest.raises(TypeError, match=r"expected the shape of one example, a tuple such as \(3,\)"):
-        summary(jn.mlp([2]), 3)
-    with pytest.raises(TypeError, match="expected floats"):
-        summary(jn.mlp([2]), array(3, dtype=jnp.int32))
-
-
-@given(st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=5))
-@examples(20)
-def test_count_parameters(shapes):
-    arrays = [np.zeros(shape, np.float32) for shape in shapes]
-    tree = {"a": tuple(arrays), "b": [{"c": 1.5, "d": None}]}
-    assert count_parameters(tree) == sum(a.size for a in arrays) + 1
-    with pytest.raises(TypeError, match=r"got <function .* at b\.0; expected arrays"):
-        count_parameters({"a": arrays, "b": [lambda x: x]})
-
-
-@pytest.mark.skipif(jax.config.jax_enable_x64, reason="the bytes are those of float32")
-def test_the_page_of_these_tools_prints_what_it_shows(capsys):
-    """docs/networks.md: its blocks run one after the other, each followed by what it prints."""
-    for package in ("flax", "equinox"):
-        pytest.importorskip(package)
-    page = (Path(__file__).parents[1] / "docs/networks.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert {language for language, _ in blocks} == {"python", "text"}
-    names: dict = {}
-    printed = ""
-    for language, text in blocks:
-        if language == "python":
-            assert printed == ""  # nothing is printed that isn't shown
-            exec(compile(text, "networks.md", "exec"), names)
-            printed = capsys.readouterr().out
-        else:
-            assert printed == text
-            printed = ""
-    x, labels = names["test"]
-    assert (np.argmax(jn.predict(names["net"], names["fitted"], x), axis=-1) == labels).mean() > 0.9
