@@ -122,6 +122,9 @@ def adversarial(gradient: GradientFunction, attack: Attack, *, share: Any = 0.5)
         attack: `fgsm(…)`, `pgd(…)` or any function like them.
         share: weight of the adversarial half, from 0 to 1, traced or not.
 
+    Raises:
+        ValueError: a share outside [0, 1].
+
     >>> def gradient(params, state, batch, *, key=None, train=False):
     ...     return (jnp.mean(batch[0]) * params, state), jnp.mean(batch[0])
     >>> def attack(params, state, batch, *, key=None, train=False):

@@ -63,6 +63,9 @@ def _of_weights(change, params):
 def norm_ball(radius: Any) -> optax.GradientTransformation:
     """All weights (leaves named `w`) together within ‖w‖₂ ≤ c: w ← w · min(1, c/‖w‖) (Goodfellow §7.2).
 
+    Raises:
+        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+
     >>> optimizer = norm_ball(1.0)
     >>> params = {"w": jnp.array([3.0, 0.0]), "b": jnp.array([9.0])}
     >>> updates, _ = optimizer.update({"w": jnp.array([0.0, 4.0]), "b": jnp.zeros(1)}, optimizer.init(params), params)
@@ -83,6 +86,9 @@ def max_norm(limit: Any) -> optax.GradientTransformation:
 
     Units are the last axis of each leaf named `w`: the columns of a dense layer, the output channels of a convolution.
 
+    Raises:
+        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+
     >>> optimizer = max_norm(1.0)
     >>> params = {"w": jnp.array([[3.0, 0.5], [4.0, 0.5]])}
     >>> updates, _ = optimizer.update({"w": jnp.zeros((2, 2))}, optimizer.init(params), params)
@@ -100,6 +106,9 @@ def max_norm(limit: Any) -> optax.GradientTransformation:
 def non_negative() -> optax.GradientTransformation:
     """Weights (leaves named `w`) at least 0: w ← max(w, 0).
 
+    Raises:
+        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+
     >>> params = {"w": jnp.array([0.5, 0.5])}
     >>> updates, _ = non_negative().update({"w": jnp.array([-1.0, 1.0])}, optax.EmptyState(), params)
     >>> optax.apply_updates(params, updates)["w"].tolist()
@@ -116,6 +125,9 @@ def proximal_l1(threshold: Any) -> optax.GradientTransformation:
 
     Args:
         threshold: t ≥ 0, a number, traced or not, or a schedule of the step's number from 0.
+
+    Raises:
+        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
 
     >>> optimizer = proximal_l1(0.5)
     >>> params = {"w": jnp.array([2.0, -0.25])}
