@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRe
 import jaxnet as jn
 from jaxnet import layers, losses
 
-pytestmark = [pytest.mark.numerical, pytest.mark.float64]
+pytestmark = pytest.mark.numerical
 FLOAT = jnp.result_type(float)
 RNG = np.random.default_rng(0)
 N = 60

@@ -35,7 +35,8 @@ def penalized(gradient: GradientFunction, *, l2: Any = 0.0, l1: Any = 0.0) -> Gr
             or scales. A tree like the parameters' with a number for each leaf acts on each leaf as it says.
 
     Raises:
-        ValueError: for α < 0; one number where no leaf is named `w`, as in other libraries' modules.
+        ValueError: for α < 0; one number for matrices of which none is named `w`, as in other
+            libraries' modules.
 
     >>> params = {"w": jnp.array([3.0]), "b": jnp.array([9.0])}
     >>> def zero(params, state, batch, *, key=None, train=False):
@@ -69,6 +70,20 @@ def penalized(gradient: GradientFunction, *, l2: Any = 0.0, l1: Any = 0.0) -> Gr
     return penalized_gradient
 
 
+def check_weights(what: str, params: Any, cure: str) -> None:
+    """Refuse matrices none of which is named `w`: what acts on weights would silently act on nothing.
+
+    Raises:
+        ValueError: naming them, with `cure` as what to do instead.
+
+    >>> check_weights("penalized", {"b": jnp.zeros(2)}, "")
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    matrices = sorted({role(path) for path, leaf in leaves if jnp.ndim(leaf) > 1})
+    if matrices and not any(role(path) == "w" for path, _ in leaves):
+        raise ValueError(f"{what}: got matrices named {matrices}; expected weights named 'w': say which, {cure}")
+
+
 def _half_square(w):
     return jnp.square(w) / 2
 
@@ -85,14 +100,8 @@ def _absent(alpha) -> bool:
 def _per_leaf(strengths, params):
     """A strength for each leaf: a number is for the weights alone."""
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(strengths)) and jnp.ndim(strengths) == 0:
-        if not _absent(strengths) and not any(
-            role(path) == "w" for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        ):
-            names = sorted({role(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)})
-            raise ValueError(
-                f"penalized: got parameters named {names}; expected weights named 'w' for one strength to act on: give "
-                "a strength for each leaf, l2=rules.match(params, {r'.*kernel': 1e-4}, default=0.0)"
-            )
+        if not _absent(strengths):
+            check_weights("penalized", params, "l2=rules.match(params, {r'.*kernel': 1e-4}, default=0.0)")
         return jax.tree_util.tree_map_with_path(lambda path, _: strengths if role(path) == "w" else 0.0, params)
     given, expected = (str(jax.tree.structure(tree)) for tree in (strengths, params))
     if given != expected:

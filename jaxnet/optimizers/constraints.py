@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnet.gradients import role
+from jaxnet.gradients.penalties import check_weights, role
 from jaxnet.norms import squared_norm
 
 
@@ -54,9 +54,7 @@ def _shrunk(square, limit):
 
 
 def _of_weights(change, params):
-    names = sorted({role(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)})
-    if names and "w" not in names:
-        raise ValueError(f"a constraint got parameters named {names}; expected weights named 'w': use projected(…)")
+    check_weights("a constraint", params, "projected(projection)")
     return jax.tree_util.tree_map_with_path(lambda path, w: change(w) if role(path) == "w" else w, params)
 
 
@@ -64,7 +62,7 @@ def norm_ball(radius: Any) -> optax.GradientTransformation:
     """All weights (leaves named `w`) together within ‖w‖₂ ≤ c: w ← w · min(1, c/‖w‖) (Goodfellow §7.2).
 
     Raises:
-        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+        ValueError: matrices of which none is named `w`; an optimizer called without parameters.
 
     >>> optimizer = norm_ball(1.0)
     >>> params = {"w": jnp.array([3.0, 0.0]), "b": jnp.array([9.0])}
@@ -87,7 +85,7 @@ def max_norm(limit: Any) -> optax.GradientTransformation:
     Units are the last axis of each leaf named `w`: the columns of a dense layer, the output channels of a convolution.
 
     Raises:
-        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+        ValueError: matrices of which none is named `w`; an optimizer called without parameters.
 
     >>> optimizer = max_norm(1.0)
     >>> params = {"w": jnp.array([[3.0, 0.5], [4.0, 0.5]])}
@@ -107,7 +105,7 @@ def non_negative() -> optax.GradientTransformation:
     """Weights (leaves named `w`) at least 0: w ← max(w, 0).
 
     Raises:
-        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+        ValueError: matrices of which none is named `w`; an optimizer called without parameters.
 
     >>> params = {"w": jnp.array([0.5, 0.5])}
     >>> updates, _ = non_negative().update({"w": jnp.array([-1.0, 1.0])}, optax.EmptyState(), params)
@@ -127,7 +125,7 @@ def proximal_l1(threshold: Any) -> optax.GradientTransformation:
         threshold: t ≥ 0, a number, traced or not, or a schedule of the step's number from 0.
 
     Raises:
-        ValueError: parameters without a leaf named `w`; an optimizer called without parameters.
+        ValueError: matrices of which none is named `w`; an optimizer called without parameters.
 
     >>> optimizer = proximal_l1(0.5)
     >>> params = {"w": jnp.array([2.0, -0.25])}

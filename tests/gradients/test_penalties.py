@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="expected one number, or one for each parameter"):
         jn.penalized(PLAIN, l2={"w": 0.1})(PARAMS, {}, BATCH)
     for strength in ({"l2": 0.1}, {"l1": jnp.float32(0.1)}):
-        with pytest.raises(ValueError, match=r"got parameters named \['kernel'\]; expected weights named 'w'"):
+        with pytest.raises(ValueError, match=r"got matrices named \['kernel'\]; expected weights named 'w'"):
             jn.penalized(lambda params, *rest, **names: ((0.0, {}), params), **strength)(
-                {"kernel": jnp.ones(2)}, {}, ()
+                {"kernel": jnp.ones((2, 2))}, {}, ()
             )

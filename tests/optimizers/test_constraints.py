@@ -153,5 +153,5 @@ def test_a_zero_column_stays_zero_and_parameters_are_needed():
         assert np.all(updates["w"] == 0)
         with pytest.raises(ValueError, match="got params=None"):
             make(1.0).update(params, optax.EmptyState())
-        with pytest.raises(ValueError, match=r"got parameters named \['kernel'\]; expected weights named 'w'"):
-            make(1.0).update({"kernel": jnp.ones(2)}, optax.EmptyState(), {"kernel": jnp.ones(2)})
+        with pytest.raises(ValueError, match=r"got matrices named \['kernel'\]; expected weights named 'w'"):
+            make(1.0).update({"kernel": jnp.ones((2, 2))}, optax.EmptyState(), {"kernel": jnp.ones((2, 2))})
