@@ -784,6 +784,7 @@ def scikit_learns_gradient(other, x, targets, weight):
     return loss, {f"dense_{k}": {"w": w, "b": b} for k, (w, b) in enumerate(zip(by_w, by_b, strict=True))}
 
 
+@pytest.mark.skipif(not X64, reason="both libraries lose digits where a float32 sum cancels")
 @pytest.mark.float64
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
