@@ -9,12 +9,14 @@ FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 
 
 def experiment(name: str):
-    """The module experiments/NAME.py."""
+    """The module experiments/NAME.py, which may import its neighbours."""
     spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        spec.loader.exec_module(module)
     return module
 
 

@@ -10,6 +10,7 @@ from jaxnet.gradients.accumulation import accumulated
 from jaxnet.gradients.attacks import adversarial, fgsm, pgd
 from jaxnet.gradients.penalties import penalized, regularized, role
 from jaxnet.gradients.perturbations import augmented, sam
+from jaxnet.gradients.products import gauss_newton_vector_product, hessian_vector_product
 from jaxnet.gradients.roads import GradientFunction, backprop, loss_and_grad, weighted_mean
 from jaxnet.gradients.smoothness import activation_penalty, double_backprop, tangent_propagation, virtual_adversarial
 
@@ -22,6 +23,8 @@ __all__ = [
     "backprop",
     "double_backprop",
     "fgsm",
+    "gauss_newton_vector_product",
+    "hessian_vector_product",
     "loss_and_grad",
     "penalized",
     "pgd",

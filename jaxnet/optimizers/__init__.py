@@ -21,6 +21,9 @@ of its algorithm 2. Lion: Chen et al. 2023.) optax keeps averages in the paramet
 bfloat16 makes 0.999 a 1: for such parameters say `optax.adam(…, b2=0.99)` or take the rules above.
 
 Then what stands last in a chain: averages of the parameters, lookahead, constraints.
+
+Methods that see the whole function, not one gradient, are no transformations: they are `Method`s for `jn.minimize`,
+`jn.least_squares` and `jn.program_full_batch` (see `jaxnet.optimizers.second_order`).
 """
 
 from jaxnet.optimizers.adam import adam, adamax, amsgrad
@@ -34,8 +37,26 @@ from jaxnet.optimizers.averaging import (
 from jaxnet.optimizers.constraints import max_norm, non_negative, norm_ball, projected, proximal_l1
 from jaxnet.optimizers.lookahead import lookahead
 from jaxnet.optimizers.momentum import averaged_momentum, momentum, nesterov, nesterov_parameters
+from jaxnet.optimizers.second_order import (
+    Method,
+    bayesian_regularization,
+    bfgs,
+    conjugate_gradient,
+    covariance,
+    covariance_of_residuals,
+    gauss_newton,
+    gradient_descent,
+    kfac,
+    lbfgs,
+    levenberg_marquardt,
+    line_search,
+    natural_gradient,
+    newton,
+    saddle_free_newton,
+)
 
 __all__ = [
+    "Method",
     "adadelta",
     "adagrad",
     "adam",
@@ -43,13 +64,26 @@ __all__ = [
     "amsgrad",
     "averaged_momentum",
     "averaged_parameters",
+    "bayesian_regularization",
+    "bfgs",
     "centered_rmsprop",
+    "conjugate_gradient",
+    "covariance",
+    "covariance_of_residuals",
     "exponential_average",
+    "gauss_newton",
+    "gradient_descent",
+    "kfac",
+    "lbfgs",
+    "levenberg_marquardt",
+    "line_search",
     "lookahead",
     "max_norm",
     "momentum",
+    "natural_gradient",
     "nesterov",
     "nesterov_parameters",
+    "newton",
     "non_negative",
     "norm_ball",
     "polyak_average",
@@ -57,5 +91,6 @@ __all__ = [
     "proximal_l1",
     "rmsprop",
     "rmsprop_nesterov",
+    "saddle_free_newton",
     "stochastic_weight_average",
 ]

@@ -12,6 +12,7 @@ may fuse either into a multiply-add, another one in a scan than in a single step
 bit. The contract's tests see it; `rounded` stands where no order helps.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+
+from jaxnet.schedules import known
 
 
 class RuleState(NamedTuple):
@@ -100,19 +103,26 @@ def unbiased(decay: Array, step: Array) -> Array:
 
 
 def check(name: str, learning_rate: Any = 0.0, epsilon: Any = 1.0, **decays: Any) -> None:
-    """Numbers that aren't traced are in their ranges: η ≥ 0, ε > 0, decays in [0, 1).
+    """Numbers that aren't traced are in their ranges: η ≥ 0, ε > 0, both finite, decays in [0, 1).
+
+    Schedules check their own numbers. A rate of 0 is one: it leaves the parameters as they are.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: otherwise; TypeError: not one real number.
 
     >>> check("adam", 0.1, b1=1.0)
     Traceback (most recent call last):
     ValueError: adam: got b1=1.0; expected 0 ≤ b1 < 1
     """
-    if isinstance(learning_rate, (int, float)) and not learning_rate >= 0:
+
+    def wrong(key, value, fits):
+        given = None if callable(value) else known(f"{name}: got {key}", value)
+        return given is not None and not fits(given)
+
+    if wrong("learning_rate", learning_rate, lambda v: 0 <= v < math.inf):
         raise ValueError(f"{name}: got learning_rate={learning_rate}; expected a number ≥ 0 or a schedule")
-    if isinstance(epsilon, (int, float)) and not epsilon > 0:
+    if wrong("epsilon", epsilon, lambda v: 0 < v < math.inf):
         raise ValueError(f"{name}: got epsilon={epsilon}; expected a number > 0: 0 makes 0/0 of a zero gradient")
     for key, value in decays.items():
-        if isinstance(value, (int, float)) and not 0 <= value < 1:
+        if wrong(key, value, lambda v: 0 <= v < 1):
             raise ValueError(f"{name}: got {key}={value}; expected 0 ≤ {key} < 1")

@@ -39,6 +39,7 @@ OPTAX = {
 NOT_RULES = {  # each has tests of its own
     "averaged_parameters", "exponential_average", "lookahead", "max_norm", "nesterov_parameters", "non_negative",
     "norm_ball", "polyak_average", "projected", "proximal_l1", "stochastic_weight_average",
+    *(set(optimizers.__all__) & set(optimizers.second_order.__all__)),
 }  # fmt: skip
 RULES = {**OURS, **OPTAX}
 every_rule = pytest.mark.parametrize("name", RULES)
