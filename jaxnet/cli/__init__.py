@@ -51,7 +51,7 @@ def _run(words: list[str]) -> int:
     if words == ["--version"]:
         print(f"jaxnet {__version__}")
         return 0
-    from jaxnet.cli.options import Check, Compare, Demo, Info, Predict, Report, Sweep, Train, parsed
+    from jaxnet.cli.options import Check, Compare, Demo, Info, Inspect, Predict, Report, Sweep, Train, parsed
 
     match parsed(words or ["--help"]):
         case Demo(out, seed):
@@ -82,6 +82,10 @@ def _run(words: list[str]) -> int:
             from jaxnet.cli.check import check
 
             return 0 if check(options) else 1
+        case Inspect(path):
+            from jaxnet.cli.inspect import inspect
+
+            return 0 if inspect(path) else 1
         case Info():
             from jaxnet.cli.info import info
 

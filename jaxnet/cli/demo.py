@@ -17,8 +17,8 @@ import jaxnet as jn
 from jaxnet.cli import info, proof
 from jaxnet.cli.interrupts import check, deferred
 from jaxnet.cli.judge import confusion_table
-from jaxnet.cli.progress import progress
 from jaxnet.sweeps.progress import Progress, shown
+from jaxnet.training import progress
 
 EPOCHS, BATCH = 40, 32
 UNITS, DROPOUT, DECAY, PEAK = [256, 128, 10], 0.3, 1e-2, 3e-3  # the one network
@@ -105,7 +105,7 @@ def one_network(data: jn.Data, seed: int):
     optimizer = optax.adamw(optax.cosine_decay_schedule(PEAK, steps), weight_decay=DECAY)
     program = jn.program(net, jn.losses.softmax_cross_entropy, optimizer, batch_size=BATCH, patience=15)
     print(f"one network: {net}")
-    with progress(EPOCHS, "digits") as report:
+    with progress.shown(EPOCHS, "digits", sys.stdout) as report:
         fitted = jn.run(jax.random.key(seed), program, data, epochs=EPOCHS, report=report)
     return net, fitted
 

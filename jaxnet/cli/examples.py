@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnet.cli.options import Train
 from jaxnet.data.encoding import Encoding
-from jaxnet.data.load import NAMES, UNREADABLE, load
+from jaxnet.data.load import NAMES, load, read_npz
 from jaxnet.data.standardize import as_float
 from jaxnet.data.tables import Table, encode, read_csv
 
@@ -101,11 +101,10 @@ def _bare_x(data: str) -> np.ndarray | None:
     if data in NAMES or not zipfile.is_zipfile(data):
         return None
     try:
-        with np.load(data, allow_pickle=False) as file:
-            x = file["x"] if file.files == ["x"] else None
-    except UNREADABLE:
+        arrays = read_npz(data)
+    except ValueError:
         return None
-    return None if x is None else as_float(x, f"{data}: x")
+    return as_float(arrays["x"], f"{data}: x") if list(arrays) == ["x"] else None
 
 
 def _flat(data: str, x: np.ndarray) -> np.ndarray:

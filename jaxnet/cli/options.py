@@ -162,6 +162,16 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """Say what is in a checkpoint, and whether every checksum holds; of a folder, what each checkpoint in it is.
+
+    Exit code 0: all are intact; 1: something is damaged; 2: there's none. docs/checkpoints.md describes the format."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A .safetensors file that jaxnet wrote, or a folder of them."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Print versions, devices, settings and the data sets found."""
 
@@ -174,11 +184,12 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
 
-def parsed(words: list[str]) -> Demo | Train | Predict | Sweep | Report | Compare | Check | Info:
+def parsed(words: list[str]) -> Demo | Train | Predict | Sweep | Report | Compare | Check | Inspect | Info:
     """The record that a command line asks for; SystemExit after help (code 0) or a word that isn't understood (2).
 
     >>> parsed(["train", "--data", "iris", "--hidden", ""]).hidden

@@ -56,6 +56,7 @@ class StudyFile(NamedTuple):
 
 
 TOP = ("name", "build", "program", "data", "space", "study")
+DEEPEST, LONGEST = 20, 2000  # levels; characters of a text, bits of an integer
 
 
 def read(path: Path) -> StudyFile:
@@ -65,11 +66,17 @@ def read(path: Path) -> StudyFile:
         FileNotFoundError: no such file. ValueError: no TOML, or what a study file can't say; it names the key.
     """
     try:
-        return checked(tomllib.loads(path.read_text(encoding="utf-8")), path)
+        text = path.read_text(encoding="utf-8")
+        if any(part.count(".") > LONGEST for line in text.splitlines() for part in re.split(r"[=,\[\]{}#]", line)):
+            raise ValueError(f"a name of more than {LONGEST:,} parts")  # tomllib's time and memory go with its square
+        tables = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: got bytes that aren't UTF-8 ({error}); expected a text file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: got no valid TOML ({error}); texts stand in quotes, true and false don't") from error
+    except (ValueError, RecursionError) as error:
+        said = f"{error!s:.200}"
+        raise ValueError(f"{path}: got no valid TOML ({said}); texts stand in quotes, true and false don't") from error
+    _check_extent(tables, path)
+    return checked(tables, path)
 
 
 def checked(tables: Mapping[str, Any], path: Path) -> StudyFile:
@@ -122,6 +129,23 @@ def tables_of(file: StudyFile) -> Table:
     ['name', 'build', 'data', 'space', 'study']
     """
     return {name: getattr(file, name) for name in TOP if getattr(file, name) is not None}
+
+
+def _check_extent(tables: Table, path: Path) -> None:
+    """ValueError for what no study says: deep nesting, numbers and texts without end."""
+    parts: list[tuple[Any, int]] = [(tables, 0)]
+    while parts:
+        part, depth = parts.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"{path}: got tables and lists nested more than {DEEPEST} deep; expected a study file")
+        if isinstance(part, dict):
+            parts += [(item, depth + 1) for pair in part.items() for item in pair]
+        elif isinstance(part, list):
+            parts += [(item, depth + 1) for item in part]
+        elif isinstance(part, str) and len(part) > LONGEST:
+            raise ValueError(f"{path}: got the text {part[:40]!r}…; expected at most {LONGEST} characters")
+        elif isinstance(part, int) and part.bit_length() > LONGEST:
+            raise ValueError(f"{path}: got an integer of {part.bit_length():,} bits; expected at most {LONGEST:,}")
 
 
 def _program(path: Path, table: Table, space: Table) -> Table:

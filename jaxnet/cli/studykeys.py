@@ -42,6 +42,7 @@ def _listed(default: Any, of: Key, what: str, least: int = 1) -> Key:
     return Key(default, lambda v: isinstance(v, list) and len(v) >= least and all(map(of.fits, v)), what)
 
 
+MOST = 1_000_000  # configurations, and seeds of each
 SEED = _whole(0, 0, 2**32 - 1)
 TEXT = Key(None, lambda v: isinstance(v, str) and v, "a text")
 FUNCTION = Key(
@@ -82,11 +83,11 @@ DATA = {
 }
 STUDY = {
     "method": _one_of("grid", "grid", "zipped", "random", "sobol"),
-    "draws": _whole(None, 1),
+    "draws": _whole(None, 1, MOST),
     "draw_seed": SEED,
     "epochs": _whole(20, 1),
     "seeds": Key(
-        1, lambda v: _whole(None, 1).fits(v) or _listed(None, SEED, "").fits(v), "how many, or a list of seeds"
+        1, lambda v: _whole(None, 1, MOST).fits(v) or _listed(None, SEED, "").fits(v), "how many, or a list of seeds"
     ),
     "study_seed": SEED,
     "width": _whole(None, 1),

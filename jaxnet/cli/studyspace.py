@@ -10,16 +10,18 @@
 or "sobol" for draws, in which a list is a choice.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from jaxnet.cli.studyfile import StudyFile
-from jaxnet.cli.studykeys import PROGRAM, SHAPING, lacking, nearest, one, shown
-from jaxnet.sweeps.axes import integers, lin_space, log_space, log_uniform, static, uniform
+from jaxnet.cli.studykeys import MOST, PROGRAM, SHAPING, lacking, nearest, one, shown
+from jaxnet.sweeps.axes import Static, integers, lin_space, log_space, log_uniform, static, uniform
 from jaxnet.sweeps.space import Space, grid, random_draws, sobol_draws, zipped
 
 RANGES: dict[str, Callable] = {"uniform": uniform, "log_uniform": log_uniform, "integers": integers}
 SPACED: dict[str, Callable] = {"lin": lin_space, "log": log_space}
+MOST_SPACED = 10_000  # values of one axis
 FORMS = (*SPACED, *RANGES, "static")
 
 
@@ -39,6 +41,13 @@ def space_of(file: StudyFile) -> Space:
     methods: dict[str, Callable] = {"grid": grid, "zipped": zipped, "random": random_draws, "sobol": sobol_draws}
     draws = [file.study[name] for name in ("draws", "draw_seed") if name in file.study]
     axes = {name: _axis(file, name, value) for name, value in file.space.items()}
+    if method == "grid":
+        count = math.prod(len(axis.values if isinstance(axis, Static) else axis) for axis in axes.values())
+        if count > MOST:
+            raise ValueError(
+                f"{file.path}: [space]: got a grid of {count:,} configurations; expected at most {MOST:,}: draw "
+                'from it by [study] method = "random" and draws = 64'
+            )
     return _told(f"{file.path}: [space]", methods[method], axes, *draws)
 
 
@@ -107,7 +116,10 @@ def _form(where: str, value: Any) -> tuple[str, list[Any], Any]:
         raise ValueError(f"{where}: got {shown(value)}; expected two ends: {{ {form} = [low, high] }}")
     if form in SPACED and "n" not in value:
         raise ValueError(f"{where}: got {shown(value)}; expected n, how many: {{ {form} = {shown(values)}, n = 16 }}")
-    return form, values, value.get("n")
+    n = value.get("n")
+    if isinstance(n, int) and n > MOST_SPACED:
+        raise ValueError(f"{where}: got n = {n:,}; expected at most {MOST_SPACED:,}")
+    return form, values, n
 
 
 def _told(where: str, function: Callable, *args: Any) -> Any:

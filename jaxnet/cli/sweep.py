@@ -19,12 +19,12 @@ from jaxnet.cli.studykeys import STUDY, nearest, one
 from jaxnet.cli.studyparts import Parts, importable, parts_of
 from jaxnet.cli.studyspace import space_of
 from jaxnet.report.study import study_in_words
-from jaxnet.sweeps.identity import changes
 from jaxnet.sweeps.plan import described
 from jaxnet.sweeps.prepare import identity_of, prepare, price
 from jaxnet.sweeps.progress import Progress, shown
 from jaxnet.sweeps.session import stored_width
 from jaxnet.sweeps.store import Store
+from jaxnet.training.identity import changes
 
 SECTIONS = ("settings", "data", "folds", "environment", "program", "space")  # of a study's identity
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ from jaxnet.cli.info import device, versions
 from jaxnet.cli.interrupts import deferred
 from jaxnet.cli.judge import MOST_SHOWN, confusion_table, finite, network, outputs, score, sentence
 from jaxnet.cli.options import BATCH_SIZE, Train
-from jaxnet.cli.progress import in_words, losses_first, progress
 from jaxnet.data.encoding import Encoding
 from jaxnet.data.standardize import apply_statistics, column_statistics
 from jaxnet.data.tables import refilled
 from jaxnet.training.program import program
+from jaxnet.training.progress import in_words, losses_first, shown
 
 TEST, VALID, RUN = range(3)  # what the seed's key is folded with
 
@@ -66,7 +67,7 @@ def train(options: Train) -> None:
     name = re.split(r"[/\\]", options.data)[-1].rsplit(".", 1)[0]
     with deferred(), new_folder(options.out, f"{name}-{options.seed}") as folder:
         introduce(name, examples, parts, spec, batch_size)
-        with progress(options.epochs, name) as report:
+        with shown(options.epochs, name, sys.stdout) as report:
             key = jax.random.fold_in(jax.random.key(options.seed), RUN)
             fitted = jn.run(key, run, jn.Data(parts.train, parts.valid), epochs=options.epochs, report=report)
         output = outputs(net, fitted, parts.test[0])

@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 from sklearn import datasets, metrics
 
 import jaxnet as jn
-from jaxnet.cli import folder, interrupts, judge, main, options, progress
+from jaxnet.cli import folder, interrupts, judge, main, options
+from jaxnet.training import progress
 
 SMALL = ["--hidden", "16", "--epochs", "60", "--lr", "0.01"]
 
@@ -397,7 +398,7 @@ def test_info(capsys):
 
 @pytest.mark.parametrize("total", [1, 7, 10, 11, 95, 1000])
 def test_plain_progress_is_about_ten_lines(capsys, total):
-    with progress.progress(total, "x") as report:
+    with progress.shown(total, "x", sys.stdout) as report:
         for epoch in range(1, total + 1):
             report(epoch, {"train_loss": 1.0})
     said = capsys.readouterr().out.splitlines()
@@ -407,7 +408,7 @@ def test_plain_progress_is_about_ten_lines(capsys, total):
 
 
 def test_live_progress(capsys):
-    with progress._live(5, "[x]") as report:
+    with progress._live(5, "[x]", sys.stdout) as report:
         for epoch in range(1, 6):
             report(epoch, {"train_loss": 0.25})
     said = capsys.readouterr().out
