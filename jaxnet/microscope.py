@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.gradients import loss_and_grad
+from jaxnet.gradients import GradientFunction, loss_and_grad
 from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer
 from jaxnet.losses import Loss
@@ -61,6 +61,7 @@ def explain(
     loss: "Loss | Callable | Head",
     key: jax.Array | None = None,
     train: bool = True,
+    gradient: GradientFunction | None = None,
 ) -> Explanation:
     """One step of `net` on `batch` under the microscope; nothing is changed.
 
@@ -70,10 +71,11 @@ def explain(
         loss: a `Loss`, a function (output, target) -> (batch,), or a `Head`, whose layer is appended to `net`.
         key: the step's key, where training needs one. The key that `train_step` used shows the same step again.
         train: whether to run as in training.
+        gradient: the gradient function to look into, the one of `jn.program(…, gradient=…)`; None for that of automatic
+            differentiation. With `backprop` a layer whose hand-written backward makes the NaN is named.
 
-    The gradient is by automatic differentiation, as in training without `gradient=`: a NaN that a hand-written backward
-    alone makes is for `testing.check_layer` to find. An operation is found by evaluating one after the
-    other, without jit: a reordered sum can overflow in one and not in the other.
+    An operation is found by evaluating one after the other, without jit: a reordered sum can overflow in one and not in
+    the other.
 
     Raises:
         ValueError, TypeError: what the network says of its inputs.
@@ -95,9 +97,12 @@ def explain(
             return loss.value(output, y), after
 
     each, after = jax.jit(values)(params, state, x)
-    (mean, _), grads = jax.jit(loss_and_grad(net, loss), static_argnames="train")(
-        params, state, batch, key=key, train=train
-    )
+    look = gradient or loss_and_grad(net, _named_loss(loss))
+
+    def gradients(params):
+        return look(params, state, batch, key=key, train=train)
+
+    (mean, _), grads = jax.jit(gradients)(params)
     rows = layer_rows(net, loss, params, state, batch, grads, key, train)
     total = float(mean)
 
@@ -120,10 +125,6 @@ def explain(
     if not all(finite(leaf) for leaf in jax.tree.leaves((each, after))):
         found = origin(values, params, state, x)
     if found is None:
-
-        def gradients(params):
-            return loss_and_grad(net, _named_loss(loss))(params, state, batch, key=key, train=train)
-
         found = origin(gradients, params)
         found = dataclasses.replace(found, backward=True) if found else None  # the values themselves are finite
     if found is None:

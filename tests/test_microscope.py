@@ -266,6 +266,38 @@ def test_a_heads_own_layer_counts():
     assert found.operation
 
 
+def test_a_hand_written_backward_that_alone_is_not_finite_is_named():
+    """The slope of the root is written without the care that the root itself takes."""
+
+    def backward(params, state, x, dy, *, key=None, train=False):
+        return dy / (2 * jnp.sqrt(x)), {}
+
+    root = dataclasses.replace(elementwise("root", lambda x: jnp.sqrt(jnp.maximum(x, 1e-6))), backward=backward)
+    net, params, state = made(jn.dense(3), root)
+    by_hand = jn.backprop(net, losses.squared_error)
+    found = jn.explain(net, params, state, (X, Y), loss=losses.squared_error, gradient=by_hand)
+    assert (found.layer, found.operation, found.backward) == ("root_0", "sqrt", True)
+    assert "nan in the gradient of layer root_0" in found.sentence
+    positive = changed(params, ("dense_0", "b"), lambda b: b + 50)
+    assert jn.explain(net, positive, state, (X, Y), loss=losses.squared_error, gradient=by_hand)
+    assert jn.explain(net, params, state, (X, Y), loss=losses.squared_error)
+
+
+def test_a_wrapped_gradient_is_looked_into():
+    """A penalty whose slope isn't finite; network and loss are."""
+    net, params, state = made(jn.dense(3))
+    plain = jn.loss_and_grad(net, losses.squared_error)
+
+    def rooted(params, state, batch, *, key=None, train=False):
+        (loss, state), grads = plain(params, state, batch, key=key, train=train)
+        slopes = jax.tree.map(lambda w: 0.5 / jnp.sqrt(w), params)
+        return (loss, state), jax.tree.map(jnp.add, grads, slopes)
+
+    found = jn.explain(net, params, state, (X, Y), loss=losses.squared_error, gradient=rooted)
+    assert (found.layer, found.operation) == ("", "div")  # 0.5 / √0, of a bias
+    assert found.backward
+
+
 def test_an_infinity_that_a_softmax_removes_is_silent():
     net, params, state, (x, y), _ = masked_softmax()
     assert jn.explain(net, params, state, (x[:4], y[:4]), loss=losses.squared_error)

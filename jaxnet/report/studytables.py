@@ -98,7 +98,7 @@ def member_table(f: Findings) -> str:
         row = [str(i), *(value(configuration, name) for name in words)]
         if codes is not None:
             word = outcomes.word(codes[i])
-            row.append(f'<span class="bad">{word}</span>' if codes[i] == outcomes.DIVERGED else word)
+            row.append(f'<span class="bad">{word}</span>' if codes[i] in outcomes.LOST else word)
         row += [str(plan.seed[i]), *([str(plan.fold[i])] if folds else [])]
         row += [value(configuration, name) for name in numbers]
         row += [shown(name, study.values[f"metrics/{name}"][i]) for name in metrics]

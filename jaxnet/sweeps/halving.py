@@ -197,7 +197,7 @@ def _has_reached(study: Study, rung: int) -> np.ndarray:
     """(members,) bool: those that ran to this epoch, or ended before it."""
     if "epochs_run" not in study.values:
         return np.zeros(len(study), bool)
-    ended = np.isin(study.values["outcome"], (outcomes.STOPPED_EARLY, outcomes.DIVERGED))
+    ended = ~np.isin(study.values["outcome"], (outcomes.EPOCHS_EXHAUSTED, outcomes.DROPPED))
     return study.finished & (ended | (study.values["epochs_run"] >= rung))
 
 
@@ -210,7 +210,7 @@ def best_configurations(study: Study, ready: Prepared, racing: np.ndarray, epoch
     sign = 1.0 if ready.mode == "min" else -1.0
     history = sign * study.history(ready.rank_by or "").values[:, :epoch].astype(float)
     value = np.min(np.where(np.isnan(history), np.inf, history), axis=1)
-    gone = (study.values["outcome"] == outcomes.DIVERGED) & (study.values["epochs_run"] <= epoch)
+    gone = np.isin(study.values["outcome"], outcomes.LOST) & (study.values["epochs_run"] <= epoch)
     value[gone | ~np.isfinite(value)] = np.inf
     means = np.array([value[ready.plan.configuration == c].mean() for c in racing])
     return racing[np.argsort(means, kind="stable")[:count]]

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.data.sets import Data
+from jaxnet.training.identity import nameless
 from jaxnet.training.loop import blank_rows, segment
 from jaxnet.training.program import Program
 
@@ -182,18 +183,6 @@ def blank_orders(traced: Mapping[str, Any], width: int) -> Orders:
         hp={name: np.zeros(width, dtype) for name, dtype in traced.items()},
         length=np.zeros((), np.int32),
     )
-
-
-def nameless(text: str) -> str:
-    """A lowered program with its functions numbered: their names come from Python's functions and decide nothing.
-
-    >>> nameless("func.func private @relu(%0) {} call @relu(%1) custom_call @lapack(%2)")
-    'func.func private @0(%0) {} call @0(%1) custom_call @lapack(%2)'
-    """
-    numbers: dict[str, str] = {}
-    for name in re.findall(r"func\.func (?:\w+ )?@([\w.$-]+)", text):
-        numbers.setdefault(name, str(len(numbers)))
-    return re.sub(r"@([\w.$-]+)", lambda found: f"@{numbers.get(found[1], found[1])}", text)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

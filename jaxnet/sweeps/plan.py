@@ -93,11 +93,21 @@ def plan_of(space: Space, seeds: Sequence[int], folds: Sequence[Fold] = ()) -> P
     for static, names, indices in split_static(space):
         first = space.configurations[indices[0]]
         traced = {name: input_dtype(first[name]) for name in names}
+        for name in names:
+            _check_range(name, [space.configurations[i][name] for i in indices])
         here = np.isin(configuration, indices)
         for sizes, chosen in groups.items() or [(None, [])]:
             members = np.flatnonzero(here & np.isin(fold, chosen) if chosen else here)
             buckets.append(Bucket(static, traced, members, tuple(chosen), sizes))
     return Plan(space, tuple(int(s) for s in seeds), tuple(folds), configuration, fold, seed, tuple(buckets))
+
+
+def _check_range(name: str, values: list[Any]) -> None:
+    """Floats that the compiled program's float can hold."""
+    limit = float(jnp.finfo(jnp.result_type(float)).max)
+    for value in values:
+        if abs(value) > limit:
+            raise ValueError(f"{name}: got {value}; expected at most {limit:g}, the largest {jnp.result_type(float)}")
 
 
 def input_dtype(value: Value) -> np.dtype:

@@ -11,17 +11,18 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxnet.data.checks import positive_integer, prepared
+from jaxnet.data.arrays import is_sparse
+from jaxnet.data.checks import positive_integer, prepared, prepared_array
 from jaxnet.data.folds import Fold
 from jaxnet.data.sets import Data
 from jaxnet.sweeps import cost as costs
 from jaxnet.sweeps.execute import BucketWork, Job, Runner, flat_values
-from jaxnet.sweeps.identity import Identity, data_checksums, environment, sha256
 from jaxnet.sweeps.lanes import Build, LaneProgram, Resident, lane_program
 from jaxnet.sweeps.plan import Bucket, Cost, Plan, plan_of, resident_bytes, seeds_from, values_of
 from jaxnet.sweeps.space import Space, as_space
 from jaxnet.sweeps.study import mode_of
 from jaxnet.sweeps.width import fitting_width, measured_width
+from jaxnet.training.identity import Identity, data_checksums, environment, sha256
 from jaxnet.training.program import Program
 
 # What a compiled program needs beside its data, fitted to XLA's own analysis of eight programs, each within 10 %: the
@@ -192,12 +193,19 @@ def _prepared_data(data: Any, folds: tuple[Fold, ...]) -> Any:
     if not isinstance(data, Data):
         if folds:
             raise TypeError(f"got folds with data of type {type(data).__name__}; expected jn.Data((x, y))")
-        return jax.tree.map(lambda a: jax.device_put(np.array(a)), data)
+        return jax.tree_util.tree_map_with_path(_prepared_leaf, data, is_leaf=is_sparse)
     if folds and (data.valid is not None or data.rows is not None or data.valid_rows is not None):
         raise ValueError("got folds of data with a validation set or rows; expected jn.Data((x, y)): folds choose both")
+    ready = prepared(data)
     for fold in folds:
-        prepared(Data(data.train, None, fold.rows, fold.valid_rows))
-    return prepared(data)
+        prepared(Data(ready.train, None, fold.rows, fold.valid_rows))
+    return ready
+
+
+def _prepared_leaf(path: Any, leaf: Any) -> Any:
+    """An array of a `jn.whole`'s data, for which NaN may mean something; a number alone becomes an array."""
+    leaf = np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf
+    return prepared_array(f"data{jax.tree_util.keystr(path)}", leaf, finite=False)
 
 
 def _checked_program(build: Build, space: Space, bucket: Bucket, plan: Plan, data: Any) -> Program:

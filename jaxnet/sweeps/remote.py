@@ -27,10 +27,10 @@ import numpy as np
 from jaxnet.checkpoint import write_whole
 from jaxnet.data.checks import positive_integer
 from jaxnet.sweeps.execute import BucketWork, Finished
-from jaxnet.sweeps.identity import environment, sha256
 from jaxnet.sweeps.prepare import Prepared
 from jaxnet.sweeps.session import Keeper
 from jaxnet.sweeps.worker import BucketRecipe, Payload, Refused, Task, run_chunk
+from jaxnet.training.identity import environment, sha256
 
 AGAIN = 3  # times that a task is submitted again
 LOOK = 0.1  # seconds between two looks at the tasks

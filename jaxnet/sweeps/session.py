@@ -162,7 +162,7 @@ class Session:
         """Report how far the study is."""
         if self.report is not None:
             outcome = self.study.values.get("outcome", np.zeros(0))
-            diverged = int((outcome == outcomes.DIVERGED).sum())
+            diverged = int(np.isin(outcome, outcomes.LOST).sum())
             best, name = self.keeper.best, self.keeper.rank_by
             self.report(Progress(done, goal, diverged, best, name, seconds, seconds_left))
 

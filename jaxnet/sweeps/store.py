@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet import checkpoint
-from jaxnet.sweeps.identity import Identity, changes, sha256
+from jaxnet.checkpoint.whole import lock
 from jaxnet.sweeps.plan import Member
+from jaxnet.training.identity import Identity, changes, sha256
 
 FORMAT = 1
 SECTIONS = ("settings", "data", "folds", "environment", "program", "space")  # what can change
@@ -76,7 +77,9 @@ class Store:
             OSError: the folder can't be made or written.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._lock_file)
+        self._lock = lock(
+            self._lock_file, "another process is at work on this study; wait for it, or take another folder"
+        )
         for draft in self.parts.glob(".*.tmp"):  # left by a process that was killed
             draft.unlink()
         path = self.folder / "study.json"
@@ -199,32 +202,6 @@ def _json(record: Record) -> bytes:
     return json.dumps(
         {"format": FORMAT, "sha256": sha256(json.dumps(content)), "study": content}, indent=1, ensure_ascii=True
     ).encode()
-
-
-def _locked(path: Path) -> int:
-    """A descriptor that holds the lock until it's closed or its process ends, however it ends.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if os.name == "posix":
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError as error:
-        os.close(descriptor)
-        raise BlockingIOError(
-            errno.EAGAIN,
-            "another process is at work on this study; wait for it, or take another folder",
-            str(path.parent),
-        ) from error
-    return descriptor
 
 
 def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:

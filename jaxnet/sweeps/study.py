@@ -212,7 +212,7 @@ class Study:
         by_seed = np.stack([self.values_by_seed(name, c) for c in range(len(self.plan.space))])
         diverged = None
         if "outcome" in self.values:
-            diverged = self._cube(self.values["outcome"] == outcomes.DIVERGED).sum(axis=(0, 1))
+            diverged = self._cube(np.isin(self.values["outcome"], outcomes.LOST)).sum(axis=(0, 1))
         columns = summary_columns(self.plan.space, by_seed, diverged, level)
         try:
             import pandas as pd

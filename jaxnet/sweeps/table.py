@@ -49,8 +49,9 @@ def worded(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns with the outcome in words; "not run" where there is none."""
     columns = dict(columns)
     if "outcome" in columns:
-        words = {-1: "not run"} | {code: outcomes.word(code) for code in range(4)}
-        columns["outcome"] = np.array([words[int(code)] for code in columns["outcome"]], object)
+        codes = columns["outcome"].tolist()
+        words = {code: "not run" if code == outcomes.RUNNING else outcomes.word(code) for code in set(codes)}
+        columns["outcome"] = np.array([words[code] for code in codes], object)
     return columns
 
 

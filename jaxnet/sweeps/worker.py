@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 from jaxnet.sweeps.execute import Finished, Job, Runner, Wanted, run_bucket
-from jaxnet.sweeps.identity import environment, sha256
 from jaxnet.sweeps.lanes import Build, LaneProgram, Resident, lane_program
 from jaxnet.sweeps.session import Keeper
+from jaxnet.training.identity import environment, sha256
 
 
 class BucketRecipe(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnet.data.checks import check_targets, outputs_of, prepared_array, prepared_set
+from jaxnet.data.checks import check_targets, outputs_of, positive_integer, prepared_inputs, prepared_set
 from jaxnet.data.sets import number_of_examples, take
 from jaxnet.gradients import weighted_mean
 from jaxnet.heads import Head, attached
@@ -108,10 +108,13 @@ def predict(net: Layer, fitted: Any, x: Any, *, size: int = PIECE):
     >>> predict(net, types.SimpleNamespace(params=params, state=state), jnp.zeros((5, 2))).shape
     (5, 3)
     """
-    x = jax.tree_util.tree_map_with_path(lambda path, a: prepared_array(f"x{jax.tree_util.keystr(path)}", a), x)
+    size = positive_integer("size", size)
+    if not isinstance(net, Layer) or not (hasattr(fitted, "params") and hasattr(fitted, "state")):
+        raise TypeError(
+            f"predict: got {type(net).__name__} and {type(fitted).__name__}; expected a Layer and what jn.fit returned"
+        )
+    x = prepared_inputs("x", x)
     count = number_of_examples(x)
-    if not count:
-        raise ValueError("predict: got no examples; expected at least one")
     pieces = []
     for cut in cuts(count, size):
         for i in range(cut.batches):

@@ -39,7 +39,8 @@ def fit(key: Array, program: Program, data: Data, *, epochs: int, params: Any = 
     3.0
     """
     data = checked(key, program, data, epochs, params)
-    return compiled(program, _fit, ("epochs",))(key, data, params, epochs=int(epochs))
+    fitted, _ = compiled(program, _fit, ("epochs",))(key, data, params, epochs=int(epochs))
+    return fitted
 
 
 def checked(key: Array, program: Program, data: Data, epochs: int, params: Any) -> Data:
@@ -53,7 +54,7 @@ def checked(key: Array, program: Program, data: Data, epochs: int, params: Any) 
     return data
 
 
-def compiled(program: Program, function: Callable, static: tuple[str, ...] = ()) -> Callable:
+def compiled(program: Program, function: Callable, static: tuple[str, ...] = ()) -> Any:
     """`jax.jit(partial(function, program))`, made once per Program and kept as long as the Program lives."""
     if function not in program.compiled:
         program.compiled[function] = jax.jit(partial(function, program), static_argnames=static)
@@ -63,14 +64,17 @@ def compiled(program: Program, function: Callable, static: tuple[str, ...] = ())
 def _fit(program: Program, key, data, params, *, epochs: int):
     carry = program.start(key, data, params)
     carry, rows = segment(program, carry, blank_rows(program, carry, data, epochs=epochs), data, epochs)
-    return program.finish(carry, rows)
+    # The carry is a result too, as a segment's is: XLA gives arrays that never leave the program another layout, and
+    # with it matrix products another last bit.
+    return program.finish(carry, rows), carry
 
 
-def segment(program: Program, carry, rows, data, until):
-    """Epochs up to `until`, or until the run is done; each row is written at its epoch. `until` may be traced.
+def segment(program: Program, carry, rows, data, until, first=0):
+    """Epochs up to `until`, or until the run is done; the row of epoch e + 1 is written at e − first.
 
     A bounded loop that ends with its run; under `vmap` it ends with the last member, and those done stay as they are.
-    `fit` and `run` share it, so that any cut of a run into segments gives the same bits.
+    `fit` and `run` share it, so that any cut of a run into segments gives the same bits. `until` and `first` may be
+    traced.
     """
 
     def going_on(loop):
@@ -80,7 +84,7 @@ def segment(program: Program, carry, rows, data, until):
     def body(loop):
         carry, rows = loop
         after, row = program.epoch(carry, data)
-        return after, jax.tree.map(lambda all_rows, value: all_rows.at[carry.epoch].set(value), rows, row)
+        return after, jax.tree.map(lambda all_rows, value: all_rows.at[carry.epoch - first].set(value), rows, row)
 
     return jax.lax.while_loop(going_on, body, (carry, rows))
 

@@ -10,7 +10,7 @@ is its `vmap`. The rules of the run (patience, best parameters, divergence) are 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +19,17 @@ import optax
 from jax import Array
 
 from jaxnet import outcomes
-from jaxnet.data.checks import check_targets, concrete, outputs_of, positive_integer, prepared_array
-from jaxnet.data.sets import Data, take
+from jaxnet.data.checks import positive_integer
+from jaxnet.data.sets import Data
 from jaxnet.gradients import GradientFunction, loss_and_grad
 from jaxnet.heads import Head, attached
 from jaxnet.layers import Layer, spec_of
 from jaxnet.losses import Loss
-from jaxnet.training.batches import scan_batches, shuffled
+from jaxnet.training.checks import checker
 from jaxnet.training.evaluation import PIECE, judge, resolved_metrics
-from jaxnet.training.step import TrainState, choose, strong, train_state, train_step
+from jaxnet.training.nonfinite import Policy, all_finite, policy_of, sound
+from jaxnet.training.passes import Steps, careful_pass, one_pass, order_of
+from jaxnet.training.step import TrainState, choose, strong, train_state, train_step, watched_step
 
 # What a run's key is folded with, one purpose each.
 _INIT, _ORDER, _NOISE = 0, 1, 2
@@ -69,7 +71,8 @@ class Program:
 
     `carry` has the fields `epoch`, the epochs run (int32), and `done` (bool). `check(data, params)` raises for data or
     parameters that don't fit, before any compile. `patience` is the number of epochs after which a run may stop early,
-    None if it can't. A `whole` Program runs in one piece, its only epoch (see `jn.whole`).
+    None if it can't. A `whole` Program runs in one piece, its only epoch (see `jn.whole`). `steps` is None where an
+    epoch isn't made of `train_step`s.
     """
 
     start: Callable[..., Any]
@@ -78,6 +81,8 @@ class Program:
     check: Callable[[Data, Any], None]
     patience: int | None = None
     whole: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what made it, for people to read
+    steps: Steps | None = None
     compiled: dict[Callable, Callable] = field(default_factory=dict, repr=False)  # filled by `fit` and `run`
 
 
@@ -92,6 +97,7 @@ def program(
     metrics: Mapping[str, Callable] | None = None,
     averaged: Callable[[Any, Any], Any] | None = None,
     eval_batch_size: int = PIECE,
+    nonfinite: "str | Policy" = "stop",
 ) -> Program:
     """The supervised run: minibatch training with validation, patience and the best parameters kept.
 
@@ -114,9 +120,13 @@ def program(
             own (accuracy for classification, R² for regression).
         averaged: (opt_state, params) -> params, what is validated and kept instead of the parameters themselves.
         eval_batch_size: examples evaluated at a time.
+        nonfinite: what to do about an update that isn't finite: "stop" takes it, "skip" drops it, "reduce" also makes
+            the next ones smaller; `jn.training.skip(…)` and `jn.training.reduce(…)` have settings.
 
     `train_loss` is the mean over the epoch's steps of the objective (penalties and dropout included), as training
-    goes on; `valid_loss` and the metrics belong to the parameters at the epoch's end.
+    goes on; `valid_loss` and the metrics belong to the parameters at the epoch's end. Unless `nonfinite` is "stop"
+    there is `skipped`, the updates dropped since the run's start (in `Fitted.metrics`, in the whole run); `train_loss`
+    is then that of the others, NaN where there were none, and too many dropped in a row are a divergence too.
 
     Raises:
         ValueError, TypeError: for arguments out of range.
@@ -126,20 +136,94 @@ def program(
     >>> prog.patience is None
     True
     """
-    if not isinstance(net, Layer):
-        raise TypeError(f"got net {net!r}; expected a Layer such as jn.mlp([256, 10])")
-    net, loss, metrics = attached(net, loss, metrics)
+    net, loss, metrics = network_and_loss(net, loss, metrics)
     batch_size = positive_integer("batch_size", batch_size)
-    eval_batch_size = positive_integer("eval_batch_size", eval_batch_size)
-    patience = None if patience is None else positive_integer("patience", patience)
-    metric_of = resolved_metrics(loss, metrics)
-    step = train_step(gradient or loss_and_grad(net, loss), optimizer)
-
-    def initial(key, data):
-        return net.init(jax.random.fold_in(key, _INIT), spec_of(data.train[0]))
+    steps = Steps(net, loss, gradient or loss_and_grad(net, loss), gradient is not None, optimizer, batch_size)
+    policy = policy_of(nonfinite)
+    if averaged is not None and policy is not None and policy.factor is not None:
+        raise ValueError(
+            'got nonfinite="reduce" with averaged parameters, which optimizers average before updates are reduced; '
+            'expected one of the two: nonfinite="skip"'
+        )
+    step = train_step(steps.gradient, optimizer, nonfinite)
+    quick = None if policy is None else watched_step(steps.gradient, optimizer, policy, drop=False)
 
     def kept(train: TrainState):
         return train.params if averaged is None else averaged(train.opt_state, train.params)
+
+    def counts(train: TrainState) -> dict[str, Array]:
+        return {} if policy is None else {"skipped": train.faults.skipped.astype(jnp.result_type(float))}
+
+    def begin(params, state, key, data: Data):
+        train = train_state(params, state, optimizer, jax.random.fold_in(key, _NOISE), nonfinite)
+        return train, {"train_loss": jnp.full((), jnp.nan, jnp.result_type(float))} | counts(train), None
+
+    def advance(train: TrainState, order, data: Data):
+        if quick is None:
+            train, train_loss, _ = one_pass(step, train, order, data, batch_size)
+        else:
+            train, train_loss = careful_pass(quick, step, train, order, data, batch_size)
+        return train, {"train_loss": train_loss} | counts(train), None
+
+    made = supervised(
+        net, loss, metrics, begin, advance, kept=kept, batch_size=batch_size, patience=patience,
+        eval_batch_size=eval_batch_size, going=lambda train, train_loss: sound(policy, train_loss, train.faults),
+        totals=() if policy is None else ("skipped",),
+    )  # fmt: skip
+    settings = {**made.settings, "nonfinite": nonfinite if policy is None else repr(policy)}
+    return replace(made, settings=settings, steps=steps)
+
+
+def network_and_loss(
+    net: Layer, loss: "Loss | Callable | Head", metrics: Mapping[str, Callable] | None
+) -> tuple[Layer, Loss, Mapping[str, Callable] | None]:
+    """(network, Loss, metrics), with a Head's layer, loss and metrics in their places.
+
+    Raises:
+        TypeError: no Layer, no loss.
+
+    >>> import jaxnet as jn
+    >>> network_and_loss(jn.dense(3), jn.losses.squared_error, None)
+    (dense(3), <loss squared_error>, None)
+    """
+    if not isinstance(net, Layer):
+        raise TypeError(f"got net {net!r}; expected a Layer such as jn.mlp([256, 10])")
+    return attached(net, loss, metrics)
+
+
+def supervised(
+    net: Layer,
+    loss: Loss,
+    metrics: Mapping[str, Callable] | None,
+    begin: Callable[..., tuple[Any, dict[str, Array], Any]],
+    advance: Callable[..., tuple[Any, dict[str, Array], Any]],
+    *,
+    kept: Callable[[Any], Any],
+    batch_size: int | None,
+    patience: int | None,
+    eval_batch_size: int,
+    going: Callable[[Any, Array], Array] = lambda train, train_loss: jnp.isfinite(train_loss),
+    totals: tuple[str, ...] = (),
+) -> Program:
+    """The Program around any way to train: initial parameters, validation, patience, the best kept, the checks.
+
+    begin(params, state, key, data) -> train, row, outcome      epoch 0
+    advance(train, order, data)     -> train, row, outcome      one epoch, its examples in `order`
+
+    `train` holds arrays, with fields `params` and `state`, from which `kept(train)` makes what is validated and
+    returned; `row` is {"train_loss": …, …}; `outcome` says why training ended, outcomes.RUNNING where it didn't, and
+    None if it never does by itself. `batch_size` is the most examples of a step, None for all. A run has diverged where
+    `going(train, train_loss)` is False. Names of the row in `totals` belong to the whole run, not to its best epoch.
+
+    Raises:
+        ValueError, TypeError: for arguments out of range.
+    """
+    eval_batch_size = positive_integer("eval_batch_size", eval_batch_size)
+    patience = None if patience is None else positive_integer("patience", patience)
+    metric_of = resolved_metrics(loss, metrics)
+
+    def initial(key, data):
+        return net.init(jax.random.fold_in(key, _INIT), spec_of(data.train[0]))
 
     def validated(params, state, data: Data) -> dict[str, Array]:
         if data.judged is None:
@@ -150,50 +234,35 @@ def program(
     def start(key, data: Data, params=None) -> Carry:
         fresh, state = initial(key, data)
         params = strong(fresh if params is None else params)
-        train = train_state(params, state, optimizer, jax.random.fold_in(key, _NOISE))
-        row = validated(kept(train), state, data)
-        dtype = jnp.result_type(float)
-        valid_loss = row.get("valid_loss", jnp.full((), jnp.inf, dtype))
+        train, row, ended = begin(params, state, key, data)
+        valid = validated(kept(train), state, data)
+        valid_loss = valid.get("valid_loss", jnp.full((), jnp.inf, jnp.result_type(float)))
         return Carry(
             train=train,
             order_key=jax.random.fold_in(key, _ORDER),
             params=kept(train),
             state=state,
-            metrics=strong({"train_loss": jnp.full((), jnp.nan, dtype)} | row),
+            metrics=strong(row | valid),
             best_loss=strong(jnp.where(jnp.isnan(valid_loss), jnp.full_like(valid_loss, jnp.inf), valid_loss)),
             best_epoch=jnp.zeros((), jnp.int32),
             waited=jnp.zeros((), jnp.int32),
             epoch=jnp.zeros((), jnp.int32),
-            outcome=jnp.full((), outcomes.EPOCHS_EXHAUSTED, jnp.int32),
-            done=jnp.zeros((), bool),
+            outcome=jnp.full((), outcomes.EPOCHS_EXHAUSTED, jnp.int32)
+            if ended is None
+            else jnp.where(ended == outcomes.RUNNING, outcomes.EPOCHS_EXHAUSTED, ended).astype(jnp.int32),
+            done=jnp.zeros((), bool) if ended is None else ended != outcomes.RUNNING,
         )
-
-    def one_pass(train: TrainState, order, data: Data):
-        """All batches of one epoch; the mean training loss."""
-
-        def body(train, rows):
-            batch = take(data.train, rows)
-            train, row = step(train, batch)
-            return train, (row["loss"], jnp.sum(batch[2])) if len(batch) == 3 else (row["loss"],)
-
-        train, runs = scan_batches(body, train, order, batch_size)
-        weights = [ys[1] if len(ys) == 2 else jnp.full(ys[0].shape, size, ys[0].dtype) for size, ys in runs]
-        total = sum(jnp.sum(w) for w in weights)
-        return train, sum(
-            jnp.sum(ys[0] * w.astype(ys[0].dtype)) for (_, ys), w in zip(runs, weights, strict=True)
-        ) / total
 
     def epoch(carry: Carry, data: Data) -> tuple[Carry, dict[str, Array]]:
         number = carry.epoch + 1
-        order = shuffled(jax.random.fold_in(carry.order_key, number), data.size)
-        if data.rows is not None:
-            order = take(data.rows, order)
-        train, train_loss = one_pass(carry.train, order, data)
+        train, found, ended = advance(carry.train, order_of(carry.order_key, number, data), data)
         params = kept(train)
         valid = validated(params, train.state, data)
-        row = {"train_loss": train_loss.astype(carry.metrics["train_loss"].dtype)} | valid
+        row = {name: value.astype(carry.metrics[name].dtype) for name, value in found.items()} | valid
 
-        finite = jnp.isfinite(train_loss) & all_finite(train.params) & all_finite(params)
+        finite = going(train, found["train_loss"]) & all_finite(train.params) & all_finite(params)
+        if ended is not None:
+            finite &= ended != outcomes.NON_FINITE
         if valid:
             finite &= jnp.isfinite(valid["valid_loss"])
             improved = finite & (valid["valid_loss"] < carry.best_loss)
@@ -206,6 +275,10 @@ def program(
         outcome = jnp.where(
             finite, jnp.where(stopped, outcomes.STOPPED_EARLY, outcomes.EPOCHS_EXHAUSTED), outcomes.DIVERGED
         )
+        if ended is not None:  # what training says of itself comes before patience, after a bad validation loss
+            stopped |= ended != outcomes.RUNNING
+            own = (ended == outcomes.NON_FINITE) | (finite & (ended != outcomes.RUNNING))
+            outcome = jnp.where(own, ended, outcome)
         now = params, train.state, row, number
         before = carry.params, carry.state, carry.metrics, carry.best_epoch
         best_params, best_state, best_row, best_epoch = choose(keep, now, before)
@@ -214,7 +287,7 @@ def program(
             order_key=carry.order_key,
             params=best_params,
             state=best_state,
-            metrics=best_row,
+            metrics=best_row | {name: row[name] for name in totals},
             best_loss=best_loss,
             best_epoch=best_epoch,
             waited=waited,
@@ -226,70 +299,6 @@ def program(
     def finish(carry: Carry, rows: dict[str, Array]) -> Fitted:
         return Fitted(carry.params, carry.state, rows, carry.metrics, carry.best_epoch, carry.epoch, carry.outcome)
 
-    traced: dict[Any, Any] = {}  # what `shapes` found, so that the next run on data of the same shapes starts at once
-
-    def shapes(data: Data):
-        """The shapes of the parameters, and of the outputs on each set, by tracing network and loss once."""
-        leaves, tree = jax.tree.flatten(data)
-        known = (tree, tuple((a.shape, str(a.dtype)) for a in leaves))
-        if known not in traced:
-            fresh, state = jax.eval_shape(initial, jax.random.key(0), data)
-            sets = {"train": data.train} | ({} if data.valid is None else {"valid": data.valid})
-            traced[known] = fresh, {part: outputs_of(net, loss, fresh, state, s) for part, s in sets.items()}
-        return traced[known]
-
-    def check(data: Data, params=None) -> None:
-        if batch_size > data.size:
-            raise ValueError(
-                f"got batch_size={batch_size} for {data.size} training examples; expected at most as many: lower it"
-            )
-        if patience is not None and data.judged is None:
-            raise ValueError(
-                f"got patience={patience} without a validation set; expected one to stop by: jn.Data(train, valid), or "
-                "patience=None"
-            )
-        fresh, outputs = shapes(data)
-        if params is not None:
-            check_params(params, fresh)
-        for part, examples in (("train", data.train), ("valid", data.valid)):
-            if examples is not None:
-                check_targets(loss, outputs[part], examples[1])
-
-    return Program(start, epoch, finish, check, patience)
-
-
-def all_finite(tree: Any) -> Array:
-    """Whether every number in the tree is finite, a scalar bool.
-
-    >>> bool(all_finite({"w": jnp.array([1.0, jnp.nan])}))
-    False
-    """
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)] or [jnp.ones((), bool)]))
-
-
-def check_params(params: Any, expected: Any) -> None:
-    """`params` has the tree, shapes and dtypes of `expected` and only finite numbers.
-
-    Raises:
-        ValueError: names the leaf.
-
-    >>> check_params({"w": jnp.zeros(2)}, {"w": jnp.zeros(3)})
-    Traceback (most recent call last):
-    ValueError: params['w']: got float32(2,); expected float32(3,), as the network's init makes it for these data
-    """
-    given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
-    if missing := wanted.keys() - given.keys():
-        raise ValueError(
-            f"params: got no {', '.join(sorted(missing))}; expected the tree that the network's init makes"
-        )
-    if extra := given.keys() - wanted.keys():
-        raise ValueError(f"params: got {', '.join(sorted(extra))}, which the network doesn't have")
-    for name, leaf in given.items():
-        one, other = (f"{jnp.result_type(a).name}{tuple(jnp.shape(a))}" for a in (leaf, wanted[name]))
-        if one != other:
-            raise ValueError(
-                f"params{name}: got {one}; expected {other}, as the network's init makes it for these data"
-            )
-        if concrete(leaf):
-            prepared_array(f"params{name}", leaf)
+    check = checker(net, loss, initial, batch_size, patience)
+    settings = {"net": repr(net), "loss": loss.name, "batch_size": batch_size, "patience": patience}
+    return Program(start, epoch, finish, check, patience, settings=settings)

@@ -12,9 +12,9 @@ from studies import DATA, RATES, assert_same_members, compiles, labelled, swept
 import jaxnet as jn
 from jaxnet import losses
 from jaxnet.sweeps import prepare
-from jaxnet.sweeps.identity import changes, data_checksums
 from jaxnet.sweeps.store import Store
 from jaxnet.sweeps.study import Study
+from jaxnet.training.identity import changes, data_checksums
 
 ONE = {"seeds": 1, "devices": jax.local_devices()[:1]}
 

@@ -109,6 +109,7 @@ def test_killed_at_twenty_five_random_moments(undisturbed, child, tmp_path):
     assert between >= 5  # kills that left some members and not all
 
 
+@pytest.mark.long
 def test_four_devices_are_two_devices(undisturbed, child, tmp_path):
     assert "4 devices" in completed(child(tmp_path, devices=4))
     assert_same_members(Study.open(tmp_path), undisturbed, at_least=MEMBERS)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import jaxnet as jn
 from jaxnet import outcomes
 from jaxnet.data.folds import Fold
-from jaxnet.sweeps.identity import sha256
 from jaxnet.sweeps.plan import plan_of
 from jaxnet.sweeps.space import as_space, grid, key_of, static
 from jaxnet.sweeps.store import Batch, Record, Store
 from jaxnet.sweeps.study import Study, mode_of
+from jaxnet.training.identity import sha256
 
 FOLD = Fold(np.arange(3, dtype=np.int32), np.arange(1, dtype=np.int32))
 

@@ -103,7 +103,7 @@ EMPTY: dict = {}
 
 def test_epochs_are_refused():
     with compiles() as found, pytest.raises(ValueError, match=r"got epochs=3 for jn\.whole\(train\); expected none"):
-        swept(newton, {"of": np.ones(3)}, epochs=3)
+        swept(newton, {"of": np.ones(3, np.float32)}, epochs=3)
     assert not found
 
 

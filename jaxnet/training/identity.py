@@ -1,6 +1,7 @@
-"""What a study's numbers depend on, as checksums that can be compared: same identity, same bits.
+"""What the numbers of a run or a study depend on, as checksums that can be compared: same identity, same bits.
 
-    identity = {"settings": {…}, "data": {leaf: sha}, "folds": sha, "environment": {…}, "program": {bucket: sha}}
+    identity = {section: {name: value}}     of a run: start, data, environment, program
+                                            of a study: settings, data, folds, environment, program, one per bucket
 
 The program is the text that JAX lowers, so any change of network, loss, optimizer or code that reaches the compiled
 program shows, and a change that doesn't reach it doesn't matter.
@@ -9,6 +10,8 @@ program shows, and a change that doesn't reach it doesn't matter.
 import hashlib
 import os
 import platform
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,23 @@ def environment(device: jax.Device) -> dict[str, str]:
     }
 
 
+def identity_of(key: jax.Array, params: Any, data: Any, texts: Mapping[str, str]) -> Identity:
+    """The identity of one run: its key, the parameters it was given, its data, its lowered programs, where it runs.
+
+    >>> list(identity_of(jax.random.key(0), None, {"x": jax.numpy.zeros(3)}, {"epoch": "module @jit_epoch {}"}))
+    ['start', 'data', 'program', 'environment']
+    """
+    words = " ".join(map(str, np.asarray(jax.random.key_data(key)).ravel()))
+    given = {f"params{path}": checksum for path, checksum in data_checksums(params).items()}
+    device = min(jax.tree.leaves(data)[0].devices(), key=lambda device: device.id)
+    return {
+        "start": {"key": words, **given},
+        "data": data_checksums(data),
+        "program": {name: sha256(nameless(text)) for name, text in texts.items()},
+        "environment": environment(device),
+    }
+
+
 def changes(old: Identity, new: Identity) -> dict[str, list[str]]:
     """What differs, section by section, as sentences; a program only where both know the bucket.
 
@@ -77,6 +97,18 @@ def changes(old: Identity, new: Identity) -> dict[str, list[str]]:
             if (one := before.get(name)) != (other := now.get(name)):
                 found.setdefault(section, []).append(f"{name}: {_short(one)} in the store, {_short(other)} now")
     return found
+
+
+def nameless(text: str) -> str:
+    """A lowered program with its functions numbered: their names come from Python's functions and decide nothing.
+
+    >>> nameless("func.func private @relu(%0) {} call @relu(%1) custom_call @lapack(%2)")
+    'func.func private @0(%0) {} call @0(%1) custom_call @lapack(%2)'
+    """
+    numbers: dict[str, str] = {}
+    for name in re.findall(r"func\.func (?:\w+ )?@([\w.$-]+)", text):
+        numbers.setdefault(name, str(len(numbers)))
+    return re.sub(r"@([\w.$-]+)", lambda found: f"@{numbers.get(found[1], found[1])}", text)
 
 
 def _setting(name: str) -> Any:
