@@ -7,9 +7,11 @@ schedule goes wherever a rate goes: `optimizers.momentum(schedule)`, `optax.adam
 schedules and give one.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -34,19 +36,53 @@ def _number(value: Any) -> Array:
     return jnp.asarray(value, jnp.result_type(float))
 
 
+def known(argument: str, value: Any) -> float | None:
+    """The value of a number, of Python, NumPy or jax; None for one that's traced, of which nothing is known yet.
+
+    `argument` names it in errors, such as "adam: got epsilon".
+
+    Raises:
+        TypeError: not one real number: a boolean, text, None, a complex number, an array with axes.
+
+    >>> known("adam: got epsilon", jnp.float32(0.5)), known("adam: got epsilon", 1)
+    (0.5, 1.0)
+    """
+    shape, dtype = getattr(value, "shape", ()), jnp.dtype(getattr(value, "dtype", type(value)))
+    scalar = (isinstance(value, (int, float)) or hasattr(value, "dtype")) and shape == ()
+    if not scalar or dtype.kind not in "iufV":
+        raise TypeError(f"{argument}={value!r}; expected one real number")
+    try:
+        return float(value)
+    except jax.errors.ConcretizationTypeError:
+        return None
+
+
 def _check(schedule: str, **positive: Any) -> None:
-    """Numbers that aren't traced are > 0."""
+    """Numbers that aren't traced are finite and > 0."""
     for name, value in positive.items():
-        if isinstance(value, (int, float)) and not value > 0:
+        given = known(f"{schedule}: got {name}", value)
+        if given is not None and not 0 < given < math.inf:
             raise ValueError(f"{schedule}: got {name}={value}; expected a number > 0")
+
+
+def _check_rates(schedule: str, **rates: Any) -> None:
+    """Rates that aren't traced are finite and ≥ 0."""
+    for name, value in rates.items():
+        given = known(f"{schedule}: got {name}", value)
+        if given is not None and not 0 <= given < math.inf:
+            raise ValueError(f"{schedule}: got {name}={value}; expected a rate ≥ 0, since a negative one climbs")
 
 
 def constant(rate: Any) -> Schedule:
     """η_k = η₀.
 
+    Raises:
+        TypeError, ValueError: here and in all others: an argument that isn't one finite number, a rate below 0.
+
     >>> float(constant(0.5)(7))
     0.5
     """
+    _check_rates("constant", rate=rate)
     return lambda k: _number(rate)
 
 
@@ -66,6 +102,7 @@ def linear(start: Any, end: Any, steps: Any) -> Schedule:
     [1.0, 0.505, 0.01, 0.01]
     """
     _check("linear", steps=steps)
+    _check_rates("linear", start=start, end=end)
 
     def schedule(k):
         done = jnp.minimum(_number(k) / _number(steps), 1.0)
@@ -89,6 +126,8 @@ def power(start: Any, exponent: Any, scale: Any = 1.0) -> Schedule:
     [1.0, 0.5, 0.25]
     """
     _check("power", scale=scale)
+    _check_rates("power", start=start)
+    known("power: got exponent", exponent)
     return lambda k: _number(start) * (1 + _number(k) / _number(scale)) ** _number(exponent)
 
 
@@ -107,6 +146,7 @@ def exponential(start: Any, factor: Any, scale: Any = 1.0) -> Schedule:
     [1.0, 0.5, 0.25]
     """
     _check("exponential", factor=factor, scale=scale)
+    _check_rates("exponential", start=start)
     return lambda k: _number(start) * _number(factor) ** (_number(k) / _number(scale))
 
 
@@ -125,6 +165,7 @@ def step(start: Any, factor: Any, every: Any) -> Schedule:
     [1.0, 1.0, 0.5, 0.25]
     """
     _check("step", factor=factor, every=every)
+    _check_rates("step", start=start)
     return lambda k: _number(start) * _number(factor) ** jnp.floor(_number(k) / _number(every))
 
 
@@ -142,6 +183,7 @@ def cosine(start: Any, steps: Any, end: Any = 0.0) -> Schedule:
     [1.0, 0.5, 0.0, 0.0]
     """
     _check("cosine", steps=steps)
+    _check_rates("cosine", start=start, end=end)
 
     def schedule(k):
         done = jnp.minimum(_number(k) / _number(steps), 1.0)
@@ -164,8 +206,10 @@ def warmup(schedule: Schedule, steps: Any, start: Any = 0.0) -> Schedule:
     >>> [float(warmup(constant(1.0), 4)(k)) for k in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
     """
-    if isinstance(steps, (int, float)) and not steps >= 0:
+    length = known("warmup: got steps", steps)
+    if length is not None and not 0 <= length < math.inf:
         raise ValueError(f"warmup: got steps={steps}; expected a number ≥ 0")
+    _check_rates("warmup", start=start)
 
     def schedule_(k):
         now, length = _number(k), _number(steps)
@@ -192,7 +236,9 @@ def one_cycle(peak: Any, steps: Any, rise: Any = 0.3, start_divisor: Any = 25.0,
     [0.04, 1.0, 0.5, 0.0]
     """
     _check("one_cycle", steps=steps, start_divisor=start_divisor, end_divisor=end_divisor)
-    if isinstance(rise, (int, float)) and not 0 < rise < 1:
+    _check_rates("one_cycle", peak=peak)
+    part = known("one_cycle: got rise", rise)
+    if part is not None and not 0 < part < 1:
         raise ValueError(f"one_cycle: got rise={rise}; expected a part of the steps, in (0, 1)")
 
     def schedule(k):
@@ -220,7 +266,9 @@ def robbins_monro(start: Any, exponent: Any = 1.0) -> Schedule:
     >>> [float(robbins_monro(1.0)(k)) for k in (0, 1, 3)]
     [1.0, 0.5, 0.25]
     """
-    if isinstance(exponent, (int, float)) and not 0.5 < exponent <= 1:
+    _check_rates("robbins_monro", start=start)
+    given = known("robbins_monro: got exponent", exponent)
+    if given is not None and not 0.5 < given <= 1:
         raise ValueError(f"robbins_monro: got exponent={exponent}; expected ½ < p ≤ 1; others are schedules.power")
     return lambda k: _number(start) / (_number(k) + 1) ** _number(exponent)
 

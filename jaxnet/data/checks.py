@@ -5,18 +5,16 @@ uses: JAX's default float and 32-bit integers (64-bit under JAX_ENABLE_X64). Val
 what is checked here by value turns into NaN there (see `jaxnet.losses`).
 """
 
-import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.data.arrays import in_training_dtype, is_sparse, plain, real
 from jaxnet.data.sets import Data
 from jaxnet.layers import Layer
 from jaxnet.losses import Loss
-
-_narrowed = False  # whether this process has been told of 64-bit floats
 
 
 def concrete(tree: Any) -> bool:
@@ -98,8 +96,11 @@ def prepared(data: Data) -> Data:
     return Data(train, valid, rows, _prepared_rows("valid_rows", data.valid_rows, train if valid is None else valid))
 
 
-def prepared_array(name: str, values: Any) -> Any:
-    """One array, checked (dtype, finite values) and in the dtype of training.
+def prepared_array(name: str, values: Any, *, finite: bool = True) -> Any:
+    """One array, checked (dtype, and unless not `finite` finite values) and in the dtype of training.
+
+    Floats of 16 bits are widened: parameters take the inputs' dtype, in which small updates would be lost. What isn't
+    jax's own is copied, so the caller may change it at once.
 
     Raises:
         TypeError, ValueError: as `prepared`.
@@ -107,39 +108,17 @@ def prepared_array(name: str, values: Any) -> Any:
     >>> prepared_array("x", [[1, 2]]).dtype
     dtype('int32')
     """
-    if isinstance(values, jax.Array):
-        if not concrete(values):
-            return values
-        array = np.asarray(values)
-    else:
-        if hasattr(values, "toarray"):
-            raise TypeError(f"{name}: got a sparse matrix; expected a dense array: x.toarray()")
-        array = np.asarray(values)
-    if array.dtype.kind not in "fiub" and array.dtype != jnp.bfloat16:
-        raise TypeError(
-            f"{name}: got an array of dtype {array.dtype}; expected numbers: encode categories and text as numbers "
-            "(jn.data.load reads CSV files so)"
-        )
-    if array.dtype.kind in "iu":
-        limits = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
-        if array.size and (int(array.max()) > limits.max or int(array.min()) < limits.min):
-            raise ValueError(
-                f"{name}: got integers {array.min()}…{array.max()}; expected {limits.bits}-bit ones, which jax would "
-                "narrow silently: renumber them, or set JAX_ENABLE_X64=1"
-            )
-    elif array.dtype.kind != "b":
-        finite = np.isfinite(array)
-        if not finite.all():
-            at = tuple(int(i) for i in np.argwhere(~finite)[0])
-            raise ValueError(
-                f"{name}: got {array[at]} at {list(at)}, {int((~finite).sum())} such values in all; expected finite "
-                "numbers: drop or fill the missing ones"
-            )
-    if isinstance(values, jax.Array):
+    mine = isinstance(values, jax.Array)
+    if mine and not concrete(values):
         return values
-    narrow = _narrow(array)
-    # A copy of its own: jax may use NumPy's memory as it is, which the caller may change.
-    return jax.device_put(narrow if narrow is not array else array.copy())
+    array = real(name, values)
+    trained = in_training_dtype(name, array, finite=finite)
+    if mine:
+        return values if trained is array else jax.device_put(trained, values.sharding)
+    # A copy of its own: jax may use NumPy's memory as it is, which the caller may change. A read-only array that owns
+    # its memory is such a copy, of `Data`.
+    safe = trained is not array or not (array.flags.writeable or array.base is not None)
+    return jax.device_put(trained if safe else trained.copy())
 
 
 def outputs_of(net: Layer, loss: Loss, params: Any, state: Any, examples: tuple) -> Any:
@@ -174,23 +153,6 @@ def check_targets(loss: Loss, output: Any, y: Any) -> None:
         loss.check(output, np.asarray(y))
 
 
-def _narrow(array):
-    """64-bit floats and integers in JAX's defaults, float32 and int32 unless x64 is on; others as they are."""
-    if array.dtype == np.float64 and jnp.result_type(float) == jnp.float32:
-        global _narrowed
-        if not _narrowed:
-            _narrowed = True
-            warnings.warn(
-                "float64 data are used as float32; set JAX_ENABLE_X64=1 to compute in float64 (said once)",
-                UserWarning,
-                stacklevel=5,
-            )
-        return array.astype(np.float32)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        return array.astype(jax.dtypes.canonicalize_dtype(np.int64))
-    return array
-
-
 def prepared_set(part: str, examples: Any) -> tuple:
     """One set (x, y[, weight]), checked and in the dtypes of training; `part` names it in errors.
 
@@ -202,26 +164,46 @@ def prepared_set(part: str, examples: Any) -> tuple:
     """
     if not isinstance(examples, (tuple, list)) or len(examples) not in (2, 3):
         raise TypeError(f"{part}: got {_described(examples)}; expected (x, y) or (x, y, weight)")
-    x = jax.tree_util.tree_map_with_path(
-        lambda path, a: prepared_array(f"{part} x{jax.tree_util.keystr(path)}", a), examples[0]
-    )
+    x = prepared_inputs(f"{part} x", examples[0])
     y = prepared_array(f"{part} y", examples[1])
     weight = tuple(prepared_array(f"{part} weight", w) for w in examples[2:] if w is not None)
-    leaves = [(f"x{jax.tree_util.keystr(p)}", a) for p, a in jax.tree_util.tree_leaves_with_path(x)]
-    if not leaves:
-        raise ValueError(f"{part}: got x without any array; expected (n, …)")
-    for name, a in (*leaves, ("y", y), *(("weight", w) for w in weight)):
+    for name, a in (("y", y), *(("weight", w) for w in weight)):
         if a.ndim == 0:
             raise ValueError(f"{part}: got {name} without axes; expected a first axis of examples, (n, …)")
+    leaves = [(f"x{jax.tree_util.keystr(p)}", a) for p, a in jax.tree_util.tree_leaves_with_path(x)]
     lengths = {name: a.shape[0] for name, a in (*leaves, ("y", y), *(("weight", w) for w in weight))}
     if len(set(lengths.values())) > 1:
         got = ", ".join(f"{name} {n}" for name, n in lengths.items())
         raise ValueError(f"{part}: got different numbers of examples: {got}; expected the same in each")
-    if not lengths["y"]:
-        raise ValueError(f"{part}: got an empty set; expected at least one example")
     if weight:
         weight = (_prepared_weight(part, weight[0]),)
     return (x, y, *weight)
+
+
+def prepared_inputs(name: str, x: Any) -> Any:
+    """Inputs of a network, an array (n, …) or a tree of them, checked and in the dtypes of training.
+
+    Raises:
+        TypeError, ValueError: as `prepared`; no array, no examples, examples without numbers.
+
+    >>> prepared_inputs("x", {"ids": np.array([[3], [4]])})["ids"].dtype
+    dtype('int32')
+    """
+    x = jax.tree_util.tree_map_with_path(
+        lambda path, a: prepared_array(name + jax.tree_util.keystr(path), a), x, is_leaf=is_sparse
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(x)
+    if not leaves:
+        raise ValueError(f"{name}: got no array at all; expected (n, …)")
+    for path, a in leaves:
+        where = name + jax.tree_util.keystr(path)
+        if a.ndim == 0:
+            raise ValueError(f"{where}: got an array without axes; expected a first axis of examples, (n, …)")
+        if a.shape[0] == 0:
+            raise ValueError(f"{where}: got an empty set; expected at least one example")
+        if a.size == 0:
+            raise ValueError(f"{where}: got examples of shape {a.shape[1:]}, without any number; expected at least one")
+    return x
 
 
 def _prepared_weight(part, weight):
@@ -232,8 +214,12 @@ def _prepared_weight(part, weight):
         if (values < 0).any():
             at = int(np.argwhere(values < 0)[0][0])
             raise ValueError(f"{part}: got weight {values[at]} at example {at}; expected weights ≥ 0")
-        if not values.any():
+        kind = values.dtype if jnp.issubdtype(values.dtype, jnp.floating) else jnp.result_type(float)
+        if not (values >= jnp.finfo(kind).tiny).any():  # smaller ones are 0 to a processor
             raise ValueError(f"{part}: got weights that are all 0; expected at least one above 0")
+        total = values.sum(dtype=np.float64)
+        if total > jnp.finfo(kind).max:
+            raise ValueError(f"{part}: got weights whose sum is {total:g}; expected one that {kind} holds: divide them")
     return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(jnp.result_type(float))
 
 
@@ -242,17 +228,17 @@ def _prepared_rows(name, rows, examples):
         return None
     if not concrete(rows):
         return rows
-    array = np.asarray(rows)
+    array = plain(name, rows)
     if array.dtype == bool:
         raise TypeError(f"{name}: got a mask of booleans; expected indices: np.flatnonzero(mask)")
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: got {array.dtype} of shape {array.shape}; expected integer indices (m,)")
     if not array.size:
         raise ValueError(f"{name}: got no rows; expected at least one")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got {array.dtype} of shape {array.shape}; expected integer indices (m,)")
     count = jax.tree.leaves(examples)[0].shape[0]
     if array.min() < 0 or array.max() >= count:
         raise ValueError(f"{name}: got indices {array.min()}…{array.max()}; expected 0…{count - 1}")
-    return jnp.asarray(array, jnp.int32)
+    return jax.device_put(array.astype(np.int32))
 
 
 def _check_same_kind(train, valid):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+LONGEST = 200  # characters of a column's name, and of what an error shows of a cell
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -27,8 +28,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("digit", ["digits", "wine"])
     " Did you mean 'digits'?"
     """
-    by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    by_folded = {candidate.casefold(): candidate for candidate in known if len(candidate) <= LONGEST}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1) if len(name) <= LONGEST else []
     return f" Did you mean {by_folded[close[0]]!r}?" if close else ""
 
 
@@ -84,8 +85,7 @@ def read_file(path: str | os.PathLike[str]) -> CsvFile:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: got bytes that are not UTF-8 ({error}); save it as CSV UTF-8") from error
     first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
-    widths = {d: len(next(csv.reader([first], delimiter=d, skipinitialspace=True), ())) for d in ",;\t"}
-    delimiter = max(widths, key=lambda d: widths[d])
+    delimiter = max(",;\t", key=lambda delimiter: _width(first, delimiter))
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:  # a row of one blank cell is a blank line
@@ -97,6 +97,8 @@ def read_file(path: str | os.PathLike[str]) -> CsvFile:
     if not names or repeated or "" in names or all(number(name) is not None for name in names):
         got = listed(repeated or names) + " repeated" * bool(repeated) if names else "an empty file"
         raise ValueError(f"{path}: got {got}, expected a header of distinct names, none empty, not all numbers")
+    if long := [name for name in names if len(name) > LONGEST]:
+        raise ValueError(f"{path}: got the name {shown(long[0])} in the header, expected at most {LONGEST} characters")
     if len(rows) == 1:
         raise ValueError(f"{path}: got a header and no rows, expected at least one example")
     for row, line in rows:
@@ -138,10 +140,27 @@ def numbers(file: CsvFile, name: str) -> tuple[list[float], int | None]:
 
 def at(file: CsvFile, name: str, row: int) -> str:
     """What stands in a cell and where, the start of an error."""
-    return f"{file.path}: got {file.columns[name][row]!r} in line {file.lines[row]}, column {name!r}"
+    return f"{file.path}: got {shown(file.columns[name][row])} in line {file.lines[row]}, column {name!r}"
 
 
 def listed(names: Iterable[str]) -> str:
     """Names for an error, at most ten."""
     names = list(names)
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(map(shown, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def shown(cell: str | None) -> str:
+    """A cell or name for an error, cut where it's long.
+
+    >>> shown("iris"), len(shown("a" * 5000))
+    ("'iris'", 203)
+    """
+    return repr(cell if cell is None or len(cell) <= LONGEST else f"{cell[:LONGEST]}…")
+
+
+def _width(line: str, delimiter: str) -> int:
+    """The number of cells; 0 where the line is none of CSV."""
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), ()))
+    except csv.Error:
+        return 0

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxnet.data.arrays import plain
 from jaxnet.data.checks import check_key, positive_integer
 from jaxnet.data.sets import Data
 from jaxnet.data.split import count_examples, count_held, split, strata, stream
@@ -222,7 +223,7 @@ def _train_set(data: Any) -> Any:
 
 def _numbered(groups: Any, n: int) -> np.ndarray:
     """Groups as numbers 0 … G − 1, (n,)."""
-    names = np.asarray(groups)
+    names = plain("groups", groups)
     if names.dtype == object and all(isinstance(name, str) for name in names.flat):
         names = names.astype(str)
     if names.dtype.kind not in "biuUS":

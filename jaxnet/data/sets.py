@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnet.data.arrays import is_sparse, owned
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -16,7 +18,9 @@ class Data:
     that count, by index and with repeats if wished: a fold, a bootstrap, a subset, without copying the set.
     `valid_rows` does so for `valid`, or for `train` when there is no `valid`.
 
-    Nothing is checked here; `fit` and `prepared` check what they are given.
+    NumPy arrays (and pandas' Series, torch's tensors) are copied here, so that a set stays what it was when it was
+    made, whatever its maker does with them afterwards; jax's own arrays can't change and aren't copied: where several
+    `Data` share a large set, give that. Values aren't checked here; `fit` and `prepared` check what they are given.
 
     >>> import numpy as np
     >>> data = Data((np.zeros((6, 2)), np.arange(6)), rows=np.array([0, 1, 2, 3]), valid_rows=np.array([4, 5]))
@@ -28,6 +32,10 @@ class Data:
     valid: Any = None
     rows: Any = None
     valid_rows: Any = None
+
+    def __post_init__(self) -> None:
+        for part in ("train", "valid", "rows", "valid_rows"):
+            object.__setattr__(self, part, jax.tree.map(owned, getattr(self, part), is_leaf=is_sparse))
 
     @property
     def size(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnet.data.arrays import is_sparse, plain
 from jaxnet.data.checks import check_key
 
 __all__ = ["count_examples", "count_held", "split", "strata", "stream"]
@@ -41,8 +42,10 @@ def split(
     Returns: two sets like `data`, of NumPy arrays that are copies, with the examples in their original order.
 
     Raises:
-        TypeError: data is not a tuple of arrays, key is not a typed key, share is not a number.
-        ValueError: lengths differ, fewer than 2 examples, share out of range, or stratification impossible.
+        TypeError: data is not a tuple of arrays (tables and sparse matrices are none), key is not a typed key, share
+            is not a number.
+        ValueError: lengths differ, masked entries, fewer than 2 examples, share out of range, or stratification
+            impossible.
 
     >>> data = (np.arange(6.0)[:, None], np.array([0, 0, 0, 0, 1, 1]))
     >>> rest, held_out = split(data, 1 / 2, key=jax.random.key(0))
@@ -52,6 +55,8 @@ def split(
     n = count_examples(data)
     held = count_held(share, n)
     check_key(key)
+    names = ("x", "y", "weight")[: len(data)]
+    data = tuple(_arrays(f"data {name}", part) for name, part in zip(names, data, strict=True))
     draws = stream(key).random_raw(n)
     labels = strata(data[1], stratified)
     if labels is None:
@@ -60,9 +65,15 @@ def split(
         chosen = _choose_stratified(labels, held, draws)
     mask = np.zeros(n, bool)
     mask[chosen] = True
-    rest = jax.tree.map(lambda leaf: np.asarray(leaf)[~mask], data)
-    held_out = jax.tree.map(lambda leaf: np.asarray(leaf)[mask], data)
-    return tuple(rest), tuple(held_out)
+    rest = jax.tree.map(lambda leaf: leaf[~mask], data)
+    held_out = jax.tree.map(lambda leaf: leaf[mask], data)
+    return rest, held_out
+
+
+def _arrays(name: str, tree: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: plain(name + jax.tree_util.keystr(path), leaf), tree, is_leaf=is_sparse
+    )
 
 
 def _choose_stratified(labels: np.ndarray, held: int, draws: np.ndarray) -> np.ndarray:
@@ -112,7 +123,7 @@ def _why_not_stratified(y: Any, at_least: int) -> str:
     """The reason that y cannot be stratified, or "" if it can."""
     if not hasattr(y, "shape"):
         return f"got y of type {type(y).__name__}, expected one array of integer labels"
-    y = np.asarray(y)
+    y = plain("y", y)
     if y.ndim != 1 or y.dtype.kind not in "biu":
         return f"got y of shape {y.shape} and dtype {y.dtype}, expected integer labels of shape (n,)"
     values, counts = np.unique(y, return_counts=True)
@@ -137,7 +148,7 @@ def count_examples(data: Any) -> int:
         raise TypeError(f"data: got {got}, expected a tuple (x, y) or (x, y, weight)")
     sizes: dict[str, int] = {}
     for name, part in zip(("x", "y", "weight"), data, strict=False):
-        leaves = jax.tree_util.tree_leaves_with_path(part)
+        leaves = jax.tree_util.tree_leaves_with_path(part, is_leaf=is_sparse)
         if not leaves:
             raise ValueError(f"data: got {name} without any array ({part!r}), expected arrays (n, ...)")
         for path, leaf in leaves:

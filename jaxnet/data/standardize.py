@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.data.arrays import plain
+
 __all__ = ["Statistics", "apply_statistics", "as_float", "column_statistics", "standardize"]
 
 
@@ -23,7 +25,7 @@ class Statistics(NamedTuple):
     """Mean and scale of each column: two float64 arrays of one example's shape."""
 
     mean: np.ndarray  # x.shape[1:]
-    scale: np.ndarray  # x.shape[1:], the standard deviation, 1 where the column is constant
+    scale: np.ndarray  # x.shape[1:], the standard deviation, 1 where the column is constant but for rounding
 
 
 def as_float(values: Any, what: str) -> np.ndarray:
@@ -57,14 +59,17 @@ def column_statistics(x: Any) -> Statistics:
 
     mean = (1/N) sum_n x_n,  scale = sqrt((1/N) sum_n (x_n - mean)^2),  but scale = 1 for a constant column
 
+    A column is constant too if it's so but for the rounding of its numbers, scale <= 4 eps max |x_n| with the eps of
+    x's dtype: divided by its scale, rounding errors would look like a feature.
+
     Computed in float64, without overflow or underflow for any finite x. Source: Bishop eq. 7.48, 7.49.
 
     Args:
         x: real numbers (n, ...), n >= 1.
 
     Raises:
-        TypeError: x is not one array of real numbers.
-        ValueError: x has no example axis, no examples, or a value that is not finite.
+        TypeError: x is not one array of real numbers (a table, a sparse matrix, text).
+        ValueError: x has no example axis, no examples, masked entries, or a value that is not finite.
 
     >>> column_statistics(np.array([[1.0, 5.0], [3.0, 5.0]]))
     Statistics(mean=array([2., 5.]), scale=array([1., 1.]))
@@ -80,7 +85,8 @@ def column_statistics(x: Any) -> Statistics:
     unit = np.array(x, np.float64)
     unit *= np.ldexp(1.0, -exponent)
     mean, scale = np.ldexp(unit.mean(axis=0), exponent), np.ldexp(unit.std(axis=0), exponent)
-    constant = (low == high) | (scale == 0)
+    noise = 4 * _epsilon(x.dtype) * np.maximum(np.abs(low), np.abs(high))
+    constant = (low == high) | (scale <= noise)
     return Statistics(np.where(low == high, low, mean), np.where(constant, 1.0, scale))
 
 
@@ -166,14 +172,15 @@ def _examples(x: Any, what: str) -> np.ndarray:
 
 
 def _real(values: Any, what: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # nested lists of unequal lengths
-        raise ValueError(f"{what}: got rows of unequal lengths, expected one rectangular array") from error
+    array = plain(what, values)
     kind_is_real = array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, jnp.floating)  # "V": bfloat16
     if not kind_is_real:
         raise TypeError(f"{what}: got dtype {array.dtype}, expected real numbers; convert it first")
     return array
+
+
+def _epsilon(dtype: np.dtype) -> float:
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
 
 
 def _refuse_non_finite(array: np.ndarray, what: str) -> None:

@@ -8,7 +8,8 @@ delimiter is whichever of comma, semicolon and tab splits the header into most n
 are stripped; blank lines are skipped; missing are: empty, NA, N/A, NaN, null, None, ? (in any case).
 
 The columns: a feature column whose values are all numbers (1, -2.5, 3e4; no thousands separators, no decimal
-commas) becomes one column of x; any other becomes one 0/1 column for each of its values, sorted.
+commas) becomes one column of x; any other becomes one 0/1 column for each of its values, sorted. One of
+dates (ISO 8601) is refused: as categories they'd say nothing of dates to come.
 
 The target: text is classified; so are whole numbers of 2 to 20 distinct values, each twice on average or
 more; other numbers are regressed; `task` overrides. A label is an int32, the position in `classes`.
@@ -20,6 +21,7 @@ import math
 import os
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -201,6 +203,11 @@ def _infer_column(file: CsvFile, name: str, missing: str) -> Column:
         values = [number for number in numbers if not math.isnan(number)]
         mean = float(column_statistics(values).mean)
         return Column(name, "number", fill=mean if missing == "mean" else None)
+    if all(_is_date(cell) for cell in present):
+        raise ValueError(
+            f"{csvfile.at(file, name, row)}, a date like the whole column; expected numbers, such as days since a "
+            "fixed day: put them there, or name the column in ignore="
+        )
     fill = "missing" if None in cells else None
     categories = tuple(sorted(present | ({fill} if fill else set())))
     if len(categories) > MOST_CATEGORIES:
@@ -210,6 +217,13 @@ def _infer_column(file: CsvFile, name: str, missing: str) -> Column:
             "a column that identifies examples belongs in ignore="
         )
     return Column(name, "category", categories, fill)
+
+
+def _is_date(cell: str) -> bool:
+    try:
+        return bool(datetime.fromisoformat(cell))
+    except ValueError:
+        return False
 
 
 def _infer_classes(file: CsvFile, target: str, task: str | None) -> tuple[str, ...] | None:
@@ -231,7 +245,9 @@ def _infer_classes(file: CsvFile, target: str, task: str | None) -> tuple[str, .
                 f"or at most {MOST_CATEGORIES} classes; if they are classes, pass task='classification'"
             )
     if len(classes) < 2:
-        raise ValueError(f"{file.path}: got only {classes[0]!r} in target {target!r}, expected two classes or more")
+        raise ValueError(
+            f"{file.path}: got only {csvfile.shown(classes[0])} in target {target!r}, expected two classes or more"
+        )
     return classes
 
 

@@ -37,7 +37,8 @@ def dense(
     def check_floating(dtype):
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"dense({units}): got inputs of dtype {dtype}; expected floats: convert them, x.astype('float32')"
+                f"dense({units}): got inputs of dtype {dtype}; expected floats: convert them, x.astype('float32'), and "
+                "divide pixels of 0…255 by 255"
             )
 
     def init(key, spec):

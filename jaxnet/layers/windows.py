@@ -118,7 +118,10 @@ def checked_example(label: str, spec: Spec, axes: int) -> jax.ShapeDtypeStruct:
             "data (a missing channel axis is x[..., None]) or load images as images"
         )
     if not jnp.issubdtype(example.dtype, jnp.inexact):
-        raise TypeError(f"{label}: got inputs of dtype {example.dtype}; expected floats: x.astype('float32')")
+        raise TypeError(
+            f"{label}: got inputs of dtype {example.dtype}; expected floats: x.astype('float32'), pixels of 0…255 "
+            "divided by 255"
+        )
     return example
 
 

@@ -42,7 +42,10 @@ class Loss:
 
 
 def as_loss(loss: "Loss | Callable[[Array, Array], Array]") -> Loss:
-    """A `Loss` as it is; a bare function `(output, target) -> (batch,)`, such as optax's, without gradient or check.
+    """A `Loss` as it is; a bare function `(output, target) -> (batch,)`, such as optax's, as one without a gradient.
+
+    Of a bare function it's only known that integer targets (n, …) for outputs (n, …, K) are labels: those outside of
+    0…K − 1 are refused, since jax would read another class for them.
 
     Raises:
         TypeError: for what can't be called.
@@ -54,7 +57,21 @@ def as_loss(loss: "Loss | Callable[[Array, Array], Array]") -> Loss:
         return loss
     if not callable(loss):
         raise TypeError(f"got loss {loss!r}; expected a jaxnet Loss or a function (output, target) -> (batch,)")
-    return Loss(getattr(loss, "__name__", "loss"), loss)
+    name = getattr(loss, "__name__", "loss")
+
+    def check(spec, target):
+        classes = spec.shape[-1] if hasattr(spec, "shape") and spec.shape[1:] else 0
+        if classes > 1 and target.shape == spec.shape[:-1] and target.dtype.kind in "iu":
+            refuse(
+                name,
+                "label",
+                target,
+                (target < 0) | (target >= classes),
+                f"0…{classes - 1}, since the network has {classes} outputs: number the classes from 0; give targets "
+                "that aren't labels as floats, and a label that counts as none by jn.losses.Loss(name, f, ignore=-1)",
+            )
+
+    return Loss(name, loss, check=check)
 
 
 def lacks_last_axis(name: str, output_shape, target_shape) -> bool:

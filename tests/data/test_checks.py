@@ -8,7 +8,7 @@ import pytest
 
 import jaxnet as jn
 from jaxnet import losses
-from jaxnet.data import checks
+from jaxnet.data import arrays, checks
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
@@ -48,7 +48,7 @@ REFUSED = {
     "weights in a column": ((X, LABELS, np.ones((12, 1), "float32")), r"got weights of shape \(12, 1\)"),
     "different lengths": ((X, LABELS[:11]), "got different numbers of examples: x 12, y 11"),
     "no examples": ((X[:0], LABELS[:0]), "got an empty set"),
-    "no axes": ((np.float32(1), np.int32(1)), "got x without axes"),
+    "no axes": ((np.float32(1), np.int32(1)), "x: got an array without axes"),
     "one part": ((X,), r"expected \(x, y\) or \(x, y, weight\)"),
     "an array for a set": (X, r"expected \(x, y\) or \(x, y, weight\)"),
     "integer inputs": ((np.ones((12, 4), int), LABELS), "got inputs of dtype int.*expected floats: convert"),
@@ -178,7 +178,7 @@ def test_float64_data_are_narrowed_with_one_warning_that_names_the_switch(monkey
     if jax.config.jax_enable_x64:
         assert checks.prepared_array("x", X.astype("float64")).dtype == jnp.float64
         return
-    monkeypatch.setattr(checks, "_narrowed", False)
+    monkeypatch.setattr(arrays, "_narrowed", False)
     with pytest.warns(UserWarning, match="JAX_ENABLE_X64=1") as seen:
         for _ in range(2):
             jn.fit(KEY, program(), jn.Data((X.astype("float64"), LABELS)), epochs=1)
