@@ -24,6 +24,7 @@ _HOMES = {
     ),
     "microscope": ("explain",),
     "networks": ("mlp", "transferred"),
+    "optimizers.second_order": ("least_squares", "minimize"),
     "per_example": ("per_example_gradients", "per_example_norms"),
     "summaries": ("count_parameters", "summary"),
     "sweeps": (
@@ -32,8 +33,8 @@ _HOMES = {
         "when", "zipped",
     ),
     "training": (
-        "Fitted", "Program", "TrainState", "evaluate", "fit", "merged", "predict", "program", "retrained", "run",
-        "train_state", "train_step", "until", "whole",
+        "Fitted", "Program", "TrainState", "evaluate", "fit", "merged", "predict", "program", "program_full_batch",
+        "retrained", "run", "train_state", "train_step", "until", "whole",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -116,6 +117,8 @@ if TYPE_CHECKING:
     from jaxnet.microscope import explain as explain
     from jaxnet.networks import mlp as mlp
     from jaxnet.networks import transferred as transferred
+    from jaxnet.optimizers.second_order import least_squares as least_squares
+    from jaxnet.optimizers.second_order import minimize as minimize
     from jaxnet.per_example import per_example_gradients as per_example_gradients
     from jaxnet.per_example import per_example_norms as per_example_norms
     from jaxnet.summaries import count_parameters as count_parameters

@@ -29,7 +29,7 @@ def run(name, capsys):
     return names
 
 
-@pytest.mark.parametrize("name", ["microscope.md", "regularization.md"])
+@pytest.mark.parametrize("name", ["checkpoints.md", "microscope.md", "regularization.md", "runs.md", "second-order.md"])
 def test_the_page_prints_what_it_shows(name, capsys):
     run(name, capsys)
 

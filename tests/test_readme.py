@@ -50,7 +50,7 @@ def test_commands_run(tmp_path):
 
 
 def test_paths_and_scripts_exist():
-    for path in re.findall(r"(?<![\w/])((?:jaxnet|tests|experiments|docs|scripts)/[\w./]*[\w/])", README):
+    for path in re.findall(r"(?<![\w/])((?:jaxnet|tests|experiments|docs|scripts)/[\w./-]*[\w/])", README):
         assert (ROOT / path).exists(), path
     assert os.access(ROOT / "scripts/setup", os.X_OK)
     assert not re.search(r"NUMBER_|_ROWS|_SECONDS", README)
