@@ -8,9 +8,9 @@ the run, so that noise of the machine cancels. The tree is eight float32 tensors
 the same bytes by plain `write` and `fsync` alternate, five times each, after one of each that doesn't count; `load`
 checks every checksum. Memory is the peak of a fresh process beyond the tree.
 
-Result (2 cores that other work kept busy; jax 0.10.2): saves are 0.76 % of the run (4 of 8.6 MB in 33 s, the longest
-88 ms); save has 56 % (51…63) of the speed of write and fsync, 0.43 of 0.78 GB/s; load 0.12 GB/s; no memory beyond the
-tree.
+Result (2 quiet cores; jax 0.10.2): saves are 0.18 % of the run (5 of 8.6 MB in 48 s, the longest 22 ms); save has 90 %
+(73…104) of the speed of write and fsync, 1.67 of 1.83 GB/s; load 0.88 GB/s, from memory; no memory beyond the tree.
+With other work on both cores the checksums cost more: 0.76 %, and 56 % (0.43 of 0.78 GB/s).
 """
 
 import os
